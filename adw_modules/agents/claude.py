@@ -1,0 +1,392 @@
+"""Claude Code's `--output-format stream-json`: its records, read into the common words.
+
+Owns Claude's field names, and which of its numbers is what. Must not decide outcomes or prices.
+
+Which numbers count (measured on 2.1.197 and 2.1.329 against a server that knew what it had billed):
+`model_usage_since_last_result` of each final record; without it the newest `modelUsage`, which counts the
+whole process (in 2.1.329 even the session before a --resume); without both the record's `usage`, which
+leaves sub-agents out. A run without a final record is added up from its calls, once per `message.id`:
+there the output is only what `message_start` said, unless the stream has `message_delta` events
+(--include-partial-messages), so it is a lower bound and the source says `derived`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from adw_modules.agents.stream import (
+    AgentEvent,
+    FinalRecord,
+    Finished,
+    LineSplitter,
+    RateLimit,
+    Retry,
+    Started,
+    StreamSummary,
+    Tail,
+    Text,
+    ToolUse,
+    clean_text,
+    one_line,
+)
+from adw_modules.money.usage import UsageLedger
+from adw_modules.tasks.model import ModelUsage
+
+Json = Mapping[str, object]
+
+RESULT_TEXT_LIMIT = 4000
+SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
+MOST_TOKENS = 10**15  # beyond it a number is damage, and would not fit the store either
+MOST_DOLLARS = 10**9
+MOST_OPEN_STREAMS = 100  # main loop and sub-agents that stream at the same time
+
+
+class ClaudeStream:
+    """Reads one run's standard output. See `StreamParser`."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        self._state = _State()
+
+    def feed(self, data: bytes) -> list[AgentEvent]:
+        events: list[AgentEvent] = []
+        for line in self._lines.feed(data):
+            events += self._state.read(line)
+        return events
+
+    def finish(self) -> StreamSummary:
+        rest = self._lines.rest
+        if not rest.strip():
+            return self._state.summary()
+        # The last line may still be growing: it is read into a copy, so that feed() can complete it.
+        state = copy.deepcopy(self._state)
+        state.read(rest)
+        return state.summary()
+
+
+class _State:
+    """What the lines so far have told."""
+
+    def __init__(self) -> None:
+        self.ledger = UsageLedger()
+        self.tail = Tail()
+        self.final: FinalRecord | None = None
+        self.session_id: str | None = None
+        self.model: str | None = None
+        self.denials = 0
+        self.api_error_status: int | None = None
+        self.api_error: str | None = None
+        self.retry_statuses: list[int] = []
+        self.rate_limit: RateLimit | None = None
+        self.open_messages: dict[str, tuple[str, str]] = {}  # streaming now: parent tool use -> (id, model)
+
+    def read(self, line: bytes | None) -> list[AgentEvent]:
+        if line is None:
+            self.tail.add("(a line over 16 MiB was skipped)")
+            return []
+        event = _parse(line)
+        if event is None:
+            self._note_plain_text(line)
+            return []
+        reader = _READERS.get(_word(event.get("type")))
+        return reader(self, event) if reader else []
+
+    def summary(self) -> StreamSummary:
+        limit = self.rate_limit
+        return StreamSummary(
+            usage=self.ledger.usage(),
+            final=self.final,
+            last_lines=self.tail.lines(),
+            session_id=self.session_id,
+            model=self.model,
+            permission_denials=self.denials,
+            api_error_status=self.api_error_status,
+            api_error=self.api_error,
+            retry_statuses=tuple(self.retry_statuses),
+            rate_limit_status=limit.status if limit else None,
+            rate_limit_resets_at=limit.resets_at if limit else None,
+        )
+
+    def _note_plain_text(self, line: bytes) -> None:
+        # A damaged record starts like one and is of no use to a reader; anything else is a message.
+        if not line.lstrip().startswith(b"{"):
+            self.tail.add(line.decode("utf-8", "replace"))
+
+    def read_system(self, event: Json) -> list[AgentEvent]:
+        match event.get("subtype"):
+            case "init":
+                return [self._start(event)]
+            case "api_retry":
+                return [self._retry(event)]
+            case "permission_denied":
+                self.denials += 1
+                self.tail.add(f"permission denied: {_word(event.get('tool_name'))}")
+        return []
+
+    def _start(self, event: Json) -> Started:
+        self.session_id = _word(event.get("session_id")) or self.session_id
+        self.model = _word(event.get("model")) or self.model
+        return Started(session_id=self.session_id, model=self.model)
+
+    def _retry(self, event: Json) -> Retry:
+        retry = _retry_event(event)
+        status = retry.error_status
+        if status is not None and status not in self.retry_statuses:
+            self.retry_statuses.append(status)
+        why = " ".join(str(part) for part in (status, retry.error) if part)
+        self.tail.add(f"retry {retry.attempt} of {retry.max_retries} after {why or 'an unknown error'}")
+        return retry
+
+    def read_assistant(self, event: Json) -> list[AgentEvent]:
+        message = _mapping(event.get("message"))
+        if _word(message.get("model")) == SYNTHETIC_MODEL:
+            self.api_error = _word(event.get("error")) or self.api_error
+            self.api_error_status = _status(event.get("api_error_status")) or self.api_error_status
+        else:
+            self._count_call(event, message)
+        events = [said for block in _items(message.get("content")) if (said := _said(block))]
+        for said in events:
+            self.tail.add(said.snippet if isinstance(said, Text) else f"→ {said.name}")
+        return list(events)
+
+    def _count_call(self, event: Json, message: Json) -> None:
+        usage = _call_usage(message.get("usage"))
+        message_id = _word(message.get("id")) or _word(event.get("request_id")) or "?"
+        if usage is not None:
+            self.ledger.call(message_id, self._model_of(message), usage)
+
+    def _model_of(self, message: Json) -> str:
+        return _word(message.get("model")) or self.model or "unknown"
+
+    def read_stream_event(self, event: Json) -> list[AgentEvent]:
+        inner = _mapping(event.get("event"))
+        parent = _word(event.get("parent_tool_use_id"))
+        match inner.get("type"):
+            case "message_start":
+                self._open_message(parent, _mapping(inner.get("message")))
+            case "message_delta" if parent in self.open_messages:
+                message_id, model = self.open_messages[parent]
+                usage = _call_usage(inner.get("usage"))
+                if usage is not None:
+                    self.ledger.call(message_id, model, usage)
+            case "message_stop":
+                self.open_messages.pop(parent, None)
+        return []
+
+    def _open_message(self, parent: str, message: Json) -> None:
+        message_id = _word(message.get("id"))
+        if message_id and len(self.open_messages) < MOST_OPEN_STREAMS:
+            self.open_messages[parent] = (message_id, self._model_of(message))
+
+    def read_rate_limit(self, event: Json) -> list[AgentEvent]:
+        info = _mapping(event.get("rate_limit_info")) or event
+        status = _word(info.get("status"))
+        if not status:
+            return []
+        self.rate_limit = RateLimit(status=status, resets_at=_instant(info.get("resetsAt")))
+        return [self.rate_limit]
+
+    def read_result(self, event: Json) -> list[AgentEvent]:
+        final = _final_record(event)
+        self.final = final
+        self.session_id = _word(event.get("session_id")) or self.session_id
+        self.denials = max(self.denials, len(_items(event.get("permission_denials"))))
+        self.api_error_status = final.api_error_status
+        if not final.is_error:
+            self.api_error = None  # an earlier turn's error, overcome since
+        self._report(event)
+        self.tail.add(final.result_text)
+        for error in _items(event.get("errors")):
+            self.tail.add(_text(error))
+        return [Finished(record=final)]
+
+    def _report(self, event: Json) -> None:
+        since = _by_model(event.get("model_usage_since_last_result"), event)
+        whole = _by_model(event.get("modelUsage"), event)
+        main_loop = _call_usage(event.get("usage"))
+        if since is not None:
+            self.ledger.report(since, _costs(event["model_usage_since_last_result"]), cumulative=False)
+        elif whole is not None:
+            self.ledger.report(whole, _money(event.get("total_cost_usd")), cumulative=True)
+        elif main_loop is not None:
+            self.ledger.report({self.model or "unknown": main_loop}, None, cumulative=False)
+
+
+_READERS: dict[str, Callable[[_State, Json], list[AgentEvent]]] = {
+    "system": _State.read_system,
+    "assistant": _State.read_assistant,
+    "stream_event": _State.read_stream_event,
+    "rate_limit_event": _State.read_rate_limit,
+    "result": _State.read_result,
+}
+
+
+# --- records -> values ------------------------------------------------------------------------------------
+
+
+def _final_record(event: Json) -> FinalRecord:
+    subtype = _word(event.get("subtype"))
+    said_error = event.get("is_error")
+    return FinalRecord(
+        is_error=said_error if isinstance(said_error, bool) else subtype != "success",
+        subtype=subtype,
+        terminal_reason=_word(event.get("terminal_reason")) or None,
+        api_error_status=_status(event.get("api_error_status")),
+        num_turns=_number(event.get("num_turns")),
+        duration_ms=_number(event.get("duration_ms")),
+        duration_api_ms=_number(event.get("duration_api_ms")),
+        result_text=clean_text(_text(event.get("result")), RESULT_TEXT_LIMIT),
+        cost_usd=_money(event.get("total_cost_usd")),
+    )
+
+
+def _retry_event(event: Json) -> Retry:
+    delay = min(_number(event.get("retry_delay_ms")) or 0, 86_400_000)
+    return Retry(
+        error_status=_status(event.get("error_status")),
+        error=_word(event.get("error")) or None,
+        attempt=_number(event.get("attempt")) or 0,
+        max_retries=_number(event.get("max_retries")) or 0,
+        delay=timedelta(milliseconds=delay),
+    )
+
+
+def _said(block: object) -> Text | ToolUse | None:
+    content = _mapping(block)
+    if content.get("type") == "text" and (snippet := one_line(_text(content.get("text")))):
+        return Text(snippet=snippet)
+    if content.get("type") == "tool_use":
+        return ToolUse(name=_word(content.get("name")) or "?")
+    return None
+
+
+def _call_usage(value: object) -> ModelUsage | None:
+    """Usage as the Messages API writes it (snake_case); None when there is none."""
+    if not isinstance(value, dict):
+        return None
+    split = _mapping(value.get("cache_creation"))
+    details = _mapping(value.get("output_tokens_details"))
+    return _model_usage(
+        tokens_in=value.get("input_tokens"),
+        cache_read=value.get("cache_read_input_tokens"),
+        cache_write=value.get("cache_creation_input_tokens"),
+        cache_write_1h=split.get("ephemeral_1h_input_tokens"),
+        tokens_out=value.get("output_tokens"),
+        reasoning=details.get("thinking_tokens"),
+    )
+
+
+def _by_model(value: object, event: Json) -> dict[str, ModelUsage] | None:
+    """Usage as Claude Code adds it up (camelCase, by model); None when it cannot be read."""
+    if not isinstance(value, dict):
+        return None
+    entries = {one_line(model): entry for model, entry in value.items() if isinstance(entry, dict)}
+    if value and not entries:
+        return None
+    # 2.1.197 has the 5 minute / 1 hour split only in `usage`, where it can be told apart for one model.
+    main_loop = _mapping(_mapping(event.get("usage")).get("cache_creation"))
+    split = main_loop.get("ephemeral_1h_input_tokens") if len(entries) == 1 else None
+    return {model: _reported_usage(entry, split) for model, entry in entries.items()}
+
+
+def _reported_usage(entry: Json, one_hour: object) -> ModelUsage:
+    return _model_usage(
+        tokens_in=entry.get("inputTokens"),
+        cache_read=entry.get("cacheReadInputTokens"),
+        cache_write=entry.get("cacheCreationInputTokens"),
+        cache_write_1h=entry.get("cacheCreationEphemeral1hInputTokens", one_hour),
+        tokens_out=entry.get("outputTokens"),
+        reasoning=entry.get("thinkingTokens"),
+    )
+
+
+def _model_usage(
+    *,
+    tokens_in: object,
+    cache_read: object,
+    cache_write: object,
+    cache_write_1h: object,
+    tokens_out: object,
+    reasoning: object,
+) -> ModelUsage:
+    written = _number(cache_write) or 0
+    one_hour = min(_number(cache_write_1h) or 0, written)
+    return ModelUsage(
+        input=_number(tokens_in) or 0,
+        cache_read=_number(cache_read) or 0,
+        cache_write_5m=written - one_hour,
+        cache_write_1h=one_hour,
+        output=_number(tokens_out) or 0,
+        reasoning=_number(reasoning) or 0,
+    )
+
+
+def _costs(by_model: object) -> Decimal | None:
+    total = Decimal(0)
+    for entry in _mapping(by_model).values():
+        cost = _money(_mapping(entry).get("costUSD"))
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+# --- foreign values -> ours, whatever their type ------------------------------------------------------------
+
+
+def _parse(line: bytes) -> Json | None:
+    try:
+        # Decimal keeps money exact; NaN and Infinity are not JSON and become null.
+        value = json.loads(
+            line.decode("utf-8", "replace"), parse_float=Decimal, parse_constant=lambda _name: None
+        )
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _mapping(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _word(value: object) -> str:
+    return one_line(value) if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    """A whole number from 0 to `MOST_TOKENS`; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def _money(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST_DOLLARS:
+        return None
+    return Decimal(value)
+
+
+def _status(value: object) -> int | None:
+    number = _number(value)
+    return number if number is not None and 100 <= number <= 599 else None
+
+
+def _instant(value: object) -> datetime | None:
+    """A moment given as seconds since 1970 (some versions: milliseconds)."""
+    number = _number(value)
+    if number is None:
+        return None
+    seconds = number // 1000 if number > 10**11 else number
+    return datetime.fromtimestamp(seconds, tz=UTC) if seconds < 10**11 else None

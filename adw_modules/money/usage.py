@@ -1,0 +1,107 @@
+"""How the token records of one run add up to one `Usage`.
+
+Owns the rule which record counts. Must not know any program's field names or any price.
+
+Two kinds of record come in. A *call* is what one model request used, seen while it runs; the same call
+is often told several times, and the output of a call that is still running is only a lower bound.
+A *report* is what the program itself says it has used; it settles every call seen before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
+
+# Records of one call stand close together, so only the newest calls must stay open for correction.
+OPEN_CALLS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    model: str
+    usage: ModelUsage
+    settled: bool = False  # a later report has counted it
+
+
+class UsageLedger:
+    """Adds up one run's records, in the order in which the program wrote them."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, _Call] = {}  # open calls by message id, oldest first
+        self._old_calls: dict[str, ModelUsage] = {}  # unsettled ones that left the window
+        self._reported: dict[str, ModelUsage] | None = None
+        self._reported_cost: Decimal | None = None
+
+    def call(self, message_id: str, model: str, usage: ModelUsage) -> None:
+        """Note one record of one model call. Repeats raise its numbers, never add to them."""
+        known = self._calls.get(message_id)
+        if known is not None:
+            usage = _larger(known.usage, usage)
+            self._calls[message_id] = _Call(model=model, usage=usage, settled=known.settled)
+            return
+        self._calls[message_id] = _Call(model=model, usage=usage)
+        if len(self._calls) > OPEN_CALLS:
+            self._retire(self._calls.pop(next(iter(self._calls))))
+
+    def report(self, by_model: dict[str, ModelUsage], cost: Decimal | None, *, cumulative: bool) -> None:
+        """Take the program's own numbers: of the whole process (`cumulative`), or since its last report.
+
+        An empty report does not settle calls that were seen to use tokens.
+        """
+        if cumulative or self._reported is None:
+            self._reported, self._reported_cost = dict(by_model), cost
+        else:
+            self._reported = _sum(self._reported, by_model)
+            self._reported_cost = _add_costs(self._reported_cost, cost)
+        if any(usage.total for usage in by_model.values()):
+            self._settle()
+
+    def usage(self) -> Usage:
+        """The reported numbers plus the calls no report has counted (then the source is `derived`)."""
+        open_calls = dict(self._old_calls)
+        for call in self._calls.values():
+            if not call.settled:
+                open_calls = _sum(open_calls, {call.model: call.usage})
+        by_model = _sum(self._reported or {}, open_calls)
+        cost = None if open_calls else self._reported_cost
+        return Usage(source=self._source(open_calls), by_model=by_model, reported_cost_usd=cost)
+
+    def _source(self, open_calls: dict[str, ModelUsage]) -> UsageSource:
+        if open_calls:
+            return UsageSource.DERIVED
+        return UsageSource.UNKNOWN if self._reported is None else UsageSource.REPORTED
+
+    def _settle(self) -> None:
+        self._old_calls = {}
+        for message_id, call in self._calls.items():
+            self._calls[message_id] = _Call(model=call.model, usage=call.usage, settled=True)
+
+    def _retire(self, call: _Call) -> None:
+        if not call.settled:
+            self._old_calls = _sum(self._old_calls, {call.model: call.usage})
+
+
+def _sum(left: dict[str, ModelUsage], right: dict[str, ModelUsage]) -> dict[str, ModelUsage]:
+    total = dict(left)
+    for model, usage in right.items():
+        total[model] = total.get(model, ModelUsage()) + usage
+    return total
+
+
+def _larger(left: ModelUsage, right: ModelUsage) -> ModelUsage:
+    # The split of cache writes is missing in some records of a call, so the total and the part are compared.
+    one_hour = max(left.cache_write_1h, right.cache_write_1h)
+    return ModelUsage(
+        input=max(left.input, right.input),
+        cache_read=max(left.cache_read, right.cache_read),
+        cache_write_5m=max(left.cache_write, right.cache_write) - one_hour,
+        cache_write_1h=one_hour,
+        output=max(left.output, right.output),
+        reasoning=max(left.reasoning, right.reasoning),
+    )
+
+
+def _add_costs(left: Decimal | None, right: Decimal | None) -> Decimal | None:
+    return None if left is None or right is None else left + right
