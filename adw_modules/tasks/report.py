@@ -1,0 +1,168 @@
+"""What people read on GitHub: the sticky comment, the pull request's text, the status label. Pure.
+
+Everything that came from an agent or an issue is quoted so that it can neither mention people nor
+close other issues; secrets are removed by the caller, who knows them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from adw_modules.tasks.model import ModelUsage, Outcome, Run, Task, TaskState, UsageSource
+
+MAX_COMMENT_CHARS = 20_000
+MAX_FAILURE_LINES = 12
+MAX_SUMMARY_CHARS = 4_000
+
+_STATUS_LABEL = {
+    TaskState.QUEUED: "queued",
+    TaskState.RUNNING: "running",
+    TaskState.RETRY_WAIT: "waiting",
+    TaskState.BLOCKED: "blocked",
+    TaskState.SUCCEEDED: "done",
+    TaskState.FAILED: "failed",
+    TaskState.CANCELLED: "cancelled",
+}
+
+_HEADLINE = {
+    TaskState.QUEUED: "🕐 Queued",
+    TaskState.RUNNING: "🏃 Working on it",
+    TaskState.RETRY_WAIT: "🔁 Will try again",
+    TaskState.BLOCKED: "✋ Needs attention",
+    TaskState.SUCCEEDED: "✅ Done",
+    TaskState.FAILED: "❌ Failed",
+    TaskState.CANCELLED: "🚫 Cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What the comment says of one run. `cost_usd` None means unknown."""
+
+    run: Run
+    rule_reason: str
+    usage: ModelUsage
+    usage_source: UsageSource
+    cost_usd: Decimal | None
+    duration: timedelta | None
+
+
+def status_label(state: TaskState, prefix: str) -> str:
+    """The one label of ours that shows where a task is, e.g. `coordinator:running`."""
+    return f"{prefix}{_STATUS_LABEL[state]}"
+
+
+def marker(task: Task) -> str:
+    """Hidden in the sticky comment, so that it is found again and never written twice."""
+    return f"<!-- coordinator:{task.repo_id}:{task.issue_number} -->"
+
+
+def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...] = ()) -> str:
+    """The whole sticky comment for the state `task` is in."""
+    parts = [marker(task), f"### {_HEADLINE[task.state]}{_no_changes_note(task)}"]
+    if task.pr_url:
+        parts.append(f"Draft pull request: {task.pr_url}")
+    if task.cause:
+        parts.append(_quote(task.cause))
+    if task.state in (TaskState.RETRY_WAIT, TaskState.BLOCKED) and task.wake_at:
+        parts.append(f"Next look: {task.wake_at:%Y-%m-%d %H:%M:%S} UTC")
+    if runs:
+        parts.append(_run_table(runs))
+        parts.append(f"Rule: `{runs[-1].run.rule or 'default'}` ({quiet(runs[-1].rule_reason)})")
+    if failure_lines:
+        lines = "\n".join(failure_lines[-MAX_FAILURE_LINES:])
+        fence = _fence(lines)
+        parts.append(f"<details><summary>Last lines of the agent</summary>\n\n{fence}\n{lines}\n{fence}\n\n</details>")
+    return "\n\n".join(parts)[:MAX_COMMENT_CHARS]
+
+
+def _no_changes_note(task: Task) -> str:
+    no_changes = task.state is TaskState.FAILED and task.last_outcome is Outcome.NO_CHANGES
+    return ": the agent changed nothing (`no_changes`)" if no_changes else ""
+
+
+def _run_table(runs: list[RunReport]) -> str:
+    head = "| attempt | provider / model | result | tokens in / out | cost | time |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *(_run_row(report) for report in runs[-10:])])
+
+
+def _run_row(report: RunReport) -> str:
+    run = report.run
+    result = run.outcome.value if run.outcome else "running"
+    if run.exit_code:
+        result += f" (exit {run.exit_code})"
+    cells = (
+        str(run.attempt),
+        f"{run.provider} / {run.model}",
+        result,
+        tokens_text(report.usage, report.usage_source),
+        cost_text(report.cost_usd),
+        duration_text(report.duration),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def pull_request_title(task: Task) -> str:
+    """`gh-12: Title`, one line."""
+    title = " ".join(task.snapshot_title.split())
+    return f"gh-{task.issue_number}: {title}"[:240]
+
+
+def pull_request_body(task: Task, report: RunReport, summary: str) -> str:
+    """`Fixes #n`, what the agent says it did (quoted), and how it was made."""
+    said = _quote(summary[:MAX_SUMMARY_CHARS]) if summary.strip() else "The agent left no summary."
+    made = (
+        f"Made by {report.run.provider} / {report.run.model} (attempt {report.run.attempt}, "
+        f"{tokens_text(report.usage, report.usage_source)} tokens in / out, {cost_text(report.cost_usd)}). "
+        "A person has to review it."
+    )
+    return f"Fixes #{task.issue_number}\n\n{said}\n\n---\n{made}"
+
+
+def tokens_text(usage: ModelUsage, source: UsageSource) -> str:
+    """`5,200 / 300`: everything that went in (cached or not) and everything that came out; `unknown` when unknown."""
+    if source is UsageSource.UNKNOWN:
+        return "unknown"
+    about = "" if source is UsageSource.REPORTED else "≥ "
+    return f"{about}{usage.total - usage.output:,} / {usage.output:,}"
+
+
+def cost_text(usd: Decimal | None) -> str:
+    """`$0.0123`; `unknown` when a price is missing."""
+    return "unknown" if usd is None else f"${usd:.4f}"
+
+
+def duration_text(duration: timedelta | None) -> str:
+    """`1 h 02 m`, `3 m 05 s`, `4.2 s`."""
+    if duration is None:
+        return ""
+    seconds = duration.total_seconds()
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02} m"
+    if seconds >= 60:
+        return f"{int(seconds // 60)} m {int(seconds % 60):02} s"
+    return f"{seconds:.1f} s"
+
+
+_MENTION = re.compile(r"@(?=[A-Za-z0-9])")
+_ISSUE_REFERENCE = re.compile(r"(?<=[\w/])#(?=\d)|(?<!\w)#(?=\d)")
+_IMAGE = re.compile(r"!\[")
+
+
+def quiet(text: str) -> str:
+    """`text` without the power to mention anybody, refer to issues, load images or hide markup."""
+    text = _MENTION.sub("@\N{ZERO WIDTH SPACE}", text)
+    text = _ISSUE_REFERENCE.sub("#\N{ZERO WIDTH SPACE}", text)
+    return _IMAGE.sub("! [", text).replace("<", "&lt;")
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in quiet(text).splitlines())
+
+
+def _fence(text: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)

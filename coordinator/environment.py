@@ -1,0 +1,45 @@
+"""The environment of a worker process: an allow-list, the provider's own additions, and its key.
+
+Nothing else of the daemon's environment reaches an agent. GitHub's token never does, whatever the
+configuration asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from adw_modules.agents import Dialect
+from adw_modules.config import ProviderSettings
+
+# What programs need to run at all. No credentials, no proxies with passwords, no session buses.
+ALLOWED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR")
+NEVER = frozenset({"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"})
+MARKER = "COORDINATOR_RUN_MARKER"
+
+
+def worker_environment(
+    provider: ProviderSettings,
+    environ: Mapping[str, str],
+    dialect: Dialect,
+    *,
+    marker: str,
+    run_dir: Path,
+    attempt: int,
+    never: frozenset[str] = NEVER,
+) -> dict[str, str]:
+    """The complete environment for one run.
+
+    A dialect that keeps its sessions in a configuration folder gets one of its own inside the run
+    directory, so that exact usage can be read after a kill; but only with an API key, because without
+    one the agent needs the login that lives in the user's own folder.
+    """
+    names = [*ALLOWED, *provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
+    env = {name: environ[name] for name in names if name in environ}
+    env |= dialect.env
+    if dialect.config_dir_env and provider.api_key_env and provider.api_key_env in environ:
+        env[dialect.config_dir_env] = str(run_dir / "agent-config")
+    env |= provider.env
+    for name in never:
+        env.pop(name, None)
+    return env | {MARKER: marker, "COORDINATOR_ATTEMPT": str(attempt)}

@@ -1,0 +1,219 @@
+"""One repository: poll it, have intake judge what is new, and write what follows into the store.
+
+A failure here concerns this repository only. Nothing is ever concluded from a failed or partial
+answer, and absence from the list is only a hint that one GET has to confirm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from time import monotonic
+
+from adw_modules.config import ResolvedRepository
+from adw_modules.errors import GitHubRefused, GitHubUnavailable
+from adw_modules.tasks import intake
+from adw_modules.tasks.intake import Sighting
+from adw_modules.tasks.lifecycle import Event, advance
+from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest, TaskState
+from coordinator.github import IssueGone, Listing, Unchanged
+from coordinator.logs import get_logger
+from coordinator.services import Services, task_name
+
+log = get_logger()
+
+ADMISSIONS_AT_ONCE = 4  # as many as the GitHub adapter has threads
+JITTER = 0.1  # of the interval, so that many daemons and repositories do not poll in step
+SLOWEST = 10  # a failing repository is polled at least every ten intervals
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long to wait until the next poll of one repository: adapts to failures and to GitHub's limits."""
+
+    failures: int = 0
+    not_before: datetime | None = None
+
+    def succeeded(self) -> None:
+        self.failures, self.not_before = 0, None
+
+    def failed(self, retry_at: datetime | None) -> None:
+        self.failures, self.not_before = self.failures + 1, retry_at
+
+    def delay(self, interval: float, now: datetime, spread: float) -> float:
+        """Seconds until the next poll; `spread` in [-1, 1] places it within the jitter."""
+        backed_off = interval * min(2 ** min(self.failures, 10), SLOWEST) if self.failures else interval
+        delay = backed_off * (1 + JITTER * spread)
+        if self.not_before is not None:
+            delay = max(delay, (self.not_before - now).total_seconds())
+        return delay
+
+
+@dataclass(slots=True, kw_only=True)
+class RepositoryPoller:
+    """Polls one repository and label. `withdraw` ends the work on a task whose issue went away."""
+
+    services: Services
+    repository: ResolvedRepository
+    withdraw: Callable[[Task, str], None]
+    pace: Pace = field(default_factory=Pace)
+    next_poll_at: datetime | None = None
+    last_error: str | None = None
+    _missing_once: set[int] = field(default_factory=set)
+
+    async def poll(self) -> None:
+        """One tick. Never raises for GitHub's sake; remembers the failure and slows down instead."""
+        name = self.repository.full_name
+        try:
+            await self._poll()
+        except (GitHubUnavailable, GitHubRefused) as error:
+            self._forget()  # whatever was half done is read again in full
+            self.pace.failed(getattr(error, "retry_at", None))
+            if str(error) != self.last_error:
+                log.warning("poll failed", repo=name, error=str(error), failures=self.pace.failures)
+            self.last_error = str(error)
+        else:
+            if self.last_error is not None:
+                log.info("poll works again", repo=name)
+            self.last_error = None
+            self.pace.succeeded()
+
+    def schedule_next(self, now: datetime) -> datetime:
+        """When this repository is due again."""
+        interval = self.services.settings.coordinator.poll_interval_seconds
+        delay = self.pace.delay(interval, now, random.uniform(-1, 1))  # noqa: S311  jitter, not a secret
+        self.next_poll_at = now + timedelta(seconds=delay)
+        log.debug("next poll", repo=self.repository.full_name, in_seconds=round(delay, 1))
+        return self.next_poll_at
+
+    def _forget(self) -> None:
+        self.services.github.forget(self.repository.full_name, self.repository.label)
+
+    async def _poll(self) -> None:
+        listing = await self.services.github.poll(self.repository.full_name, self.repository.label)
+        seen_at = monotonic()
+        if isinstance(listing, Unchanged):
+            return
+        store, now = self.services.store, self.services.now()
+        known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
+        unknown: list[IssueSnapshot] = []
+        for issue in listing.issues:
+            task = known.get(issue.number)
+            match intake.sighting(issue, task):
+                case Sighting.CHECK_TRIGGER:
+                    unknown.append(issue)
+                case Sighting.REFRESH:
+                    store.refresh_issue(listing.repo_id, issue, intake.priority_of(issue.labels), now)
+                case Sighting.NOTHING:
+                    pass
+        await self._admit_all(unknown, known, seen_at)
+        await self._confirm_absent(listing)
+
+    async def _admit_all(self, issues: list[IssueSnapshot], known: dict[int, Task], seen_at: float) -> None:
+        """Judge each issue on its own; the first GitHub failure is raised after the others are done."""
+        if not issues:
+            return
+        self._prefetch(seen_at)
+        gate = asyncio.Semaphore(ADMISSIONS_AT_ONCE)
+
+        async def one(issue: IssueSnapshot) -> None:
+            async with gate:
+                await self._admit(issue, known.get(issue.number))
+
+        results = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _prefetch(self, seen_at: float) -> None:
+        """Start the git fetch that the first run of a new issue will need, while GitHub is asked who labelled it."""
+        services, repository = self.services, self.repository
+
+        def fetch() -> None:
+            mirror = services.workspaces.ensure_mirror(
+                repository.full_name, repository.remote_url, services.git_auth
+            )
+            services.workspaces.fetch(mirror, services.git_auth, not_older_than=seen_at)
+
+        future = services.threads.submit(fetch)
+        future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error
+
+    async def _admit(self, issue: IssueSnapshot, task: Task | None) -> None:
+        github, repo = self.services.github, self.repository.full_name
+        event = await github.trigger(repo, issue.number, self.repository.label)
+        now = self.services.now()
+        if event is not None and task is not None and event.trigger.event_id == task.trigger_event_id:
+            self.services.store.refresh_issue(issue.repo_id, issue, intake.priority_of(issue.labels), now)
+            if not intake.is_refused(task):
+                return
+        permission = "none"
+        if event is not None and event.trigger.actor and not event.by_app:
+            permission = (await github.permission(repo, event.trigger.actor)).permission
+        verdict = intake.admit(
+            issue,
+            event.trigger if event else None,
+            by_app=event.by_app if event else False,
+            actor_kind=event.actor_kind if event else "User",
+            permission=permission,
+        )
+        self._record(verdict, task)
+
+    def _record(self, verdict: TaskRequest | Refused, known: Task | None) -> None:
+        now, name = self.services.now(), task_name(self.repository, verdict.issue.number)
+        if isinstance(verdict, Refused):
+            refused = self.services.store.record_refusal(verdict, name=name, now=now)
+            if known is None or refused.cause != known.cause:
+                log.warning("refused", task=name, repo=verdict.issue.repo, reason=verdict.reason)
+            return
+        upserted = self.services.store.upsert_task(verdict, name=name, now=now)
+        if upserted.change in ("created", "reopened"):
+            log.info(
+                "new task" if upserted.change == "created" else "task opened again",
+                task=name,
+                repo=verdict.issue.repo,
+                title=verdict.issue.title,
+                priority=verdict.priority.word,
+                labelled_by=verdict.trigger.actor,
+            )
+
+    async def _confirm_absent(self, listing: Listing) -> None:
+        store, now = self.services.store, self.services.now()
+        absent = store.mark_unlisted(listing.repo_id, [issue.number for issue in listing.issues], now)
+        for task in absent:
+            reason = await self._why_absent(task)
+            if reason is not None:
+                self.withdraw(task, reason)
+
+    async def _why_absent(self, task: Task) -> str | None:
+        """One GET decides. A 404 has to be seen twice, because a list and a GET can disagree for a moment."""
+        found = await self.services.github.issue(self.repository.full_name, task.issue_number)
+        if isinstance(found, IssueGone):
+            if found.reason == "not found" and task.issue_number not in self._missing_once:
+                self._missing_once.add(task.issue_number)
+                self._forget()
+                return None
+            return f"the issue is gone ({found.reason})"
+        self._missing_once.discard(task.issue_number)
+        return intake.withdrawal(found, self.repository.label)
+
+
+def withdraw_idle(services: Services, task: Task, reason: str) -> bool:
+    """Cancel a task that has no live run. False when it is running (or already ended)."""
+    if task.state is TaskState.RUNNING or task.state.is_terminal:
+        return False
+    changed = services.store.transition(
+        task.task_id,
+        expected=task.state,
+        state=advance(task.state, Event.WITHDRAWN),
+        cause=reason,
+        wake_at=None,
+        now=services.now(),
+        outbox=() if intake.is_refused(task) else ("report",),
+    )
+    if changed:
+        log.info("cancelled", task=task.name, reason=reason)
+    return changed
+

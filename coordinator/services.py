@@ -1,0 +1,60 @@
+"""What the parts of the daemon share: one frozen record of adapters, made once by `daemon.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from adw_modules.config import ResolvedRepository, Settings
+from coordinator.github import GitHub
+from coordinator.launcher import Launcher
+from coordinator.logs import Redactor
+from coordinator.settings import LoadedSettings, SettingsSource
+from coordinator.store import Store
+from coordinator.workspaces import GitAuth, Workspaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The adapters. The settings are read through `source`, so that each decision sees the newest ones."""
+
+    source: SettingsSource
+    store: Store
+    github: GitHub
+    launcher: Launcher
+    workspaces: Workspaces
+    threads: ThreadPoolExecutor  # git and other blocking work; never the store, never PyGithub
+    environ: Mapping[str, str]
+    redactor: Redactor
+    now: Callable[[], datetime]
+
+    @property
+    def loaded(self) -> LoadedSettings:
+        return self.source.current
+
+    @property
+    def settings(self) -> Settings:
+        return self.source.current.settings
+
+    @property
+    def log_dir(self) -> Path:
+        configured = self.settings.coordinator.log_dir
+        return self.loaded.project_root / configured if configured else self.loaded.state_dir / "logs"
+
+    @property
+    def git_auth(self) -> GitAuth | None:
+        token = self.environ.get(self.settings.github.token_env)
+        return GitAuth(token=token) if token else None
+
+    def repository(self, full_name: str) -> ResolvedRepository | None:
+        """The configured repository of that name, or None when it is no longer configured."""
+        wanted = full_name.casefold()
+        return next((r for r in self.settings.all_repositories() if r.full_name.casefold() == wanted), None)
+
+
+def task_name(repository: ResolvedRepository, number: int) -> str:
+    """`gh-12` for the repository of `[github]`, `owner/name/gh-12` for those of `[[repositories]]`."""
+    return f"gh-{number}" if repository.is_primary else f"{repository.owner}/{repository.name}/gh-{number}"

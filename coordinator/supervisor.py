@@ -1,0 +1,486 @@
+"""The live runs: prepare a workspace, start the worker, follow its stream, settle what it came to.
+
+One coroutine per run. It decides nothing about the task: `outcome.classify` says what happened and
+`retries.after_run` what follows. Every write goes through the store, fenced by the run's token, and
+any exception on the way still ends in a settled, counted run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from structlog.contextvars import bind_contextvars
+
+from adw_modules.agents import DIALECTS, parser_for
+from adw_modules.agents.stream import AgentEvent, Retry, StreamParser, StreamSummary
+from adw_modules.api_logger import ClaudeAPILogger
+from adw_modules.config import ProviderSettings
+from adw_modules.errors import CoordinatorError, PromptError, SpawnError, WorkspaceError
+from adw_modules.money.pricing import price
+from adw_modules.providers import ProviderManager
+from adw_modules.tasks import report
+from adw_modules.tasks.model import (
+    Cost,
+    ExitRecord,
+    FailureClass,
+    GitState,
+    Outcome,
+    Run,
+    RunOutcome,
+    Task,
+    TaskState,
+)
+from adw_modules.tasks.outcome import classify
+from adw_modules.tasks.retries import Verdict, after_run
+from coordinator.environment import worker_environment
+from coordinator.launcher import LaunchSpec, WorkerHandle
+from coordinator.logs import get_logger
+from coordinator.prompts import PromptValues, render
+from coordinator.services import Services
+from coordinator.store import Settlement
+from coordinator.workspaces import Workspace
+
+log = get_logger()
+
+FOLLOW_SECONDS = 0.5  # how often a live run's output is read
+READ_CHUNK = 1 << 20
+REFUSED_CREDENTIALS = frozenset({401, 403})
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveRun:
+    """What one coroutine knows of its run."""
+
+    task: Task
+    run: Run
+    parser: StreamParser
+    seen_at: float  # monotonic: the git fetch a new run stands on must not be older
+    workspace: Workspace | None = None
+    handle: WorkerHandle | None = None
+    offset: int = 0
+    saved_offset: int = 0
+    stop: tuple[str, Outcome] | None = None
+    log_file: int | None = None
+    finished: asyncio.Task[None] | None = field(default=None)
+
+
+class Supervisor:
+    """Owns every live run of this daemon. `on_change` is called on the loop after each settled run."""
+
+    def __init__(self, services: Services, on_change: Callable[[], None]) -> None:
+        self._services = services
+        self._on_change = on_change
+        self._live: dict[int, LiveRun] = {}
+
+    # -- what the daemon asks ---------------------------------------------------------------------
+
+    def start(self, task: Task, run: Run, *, seen_at: float) -> None:
+        """Begin a claimed run."""
+        self._begin(LiveRun(task=task, run=run, parser=self._parser(run), seen_at=seen_at), adopted=False)
+
+    def adopt(self, task: Task, run: Run, handle: WorkerHandle) -> None:
+        """Take over a run that outlived the previous daemon."""
+        live = LiveRun(task=task, run=run, parser=self._parser(run), seen_at=0.0, handle=handle)
+        live.saved_offset = run.stream_offset
+        self._begin(live, adopted=True)
+
+    def settle_ended(self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False) -> None:
+        """Settle a run that ended (or vanished) while no daemon was watching."""
+        live = LiveRun(task=task, run=run, parser=self._parser(run), seen_at=0.0)
+        live.saved_offset = run.stream_offset
+        live.workspace = load_workspace(Path(run.run_dir))
+        live.finished = asyncio.create_task(self._settle_guarded(live, record, never_started=never_started))
+        self._live[run.run_id] = live
+
+    def stop(self, run_id: int, reason: str, outcome: Outcome) -> None:
+        """Ask a live run to end; the request is durable before any signal is sent."""
+        live = self._live.get(run_id)
+        self._services.store.request_stop(run_id, reason=reason, outcome=outcome, now=self._services.now())
+        if live is None or live.stop is not None:
+            return
+        live.stop = (reason, outcome)
+        log.info("stopping", task=live.task.name, run=run_id, reason=reason)
+        if live.handle is not None:
+            live.handle.stop(reason)
+
+    def stop_all(self, reason: str, outcome: Outcome) -> None:
+        for run_id in list(self._live):
+            self.stop(run_id, reason, outcome)
+
+    async def wait_all(self) -> None:
+        """Until every live run is settled."""
+        while pending := [live.finished for live in self._live.values() if live.finished]:
+            await asyncio.wait(pending)
+
+    async def abandon(self) -> None:
+        """Stop following; workers go on under their shims and the next daemon adopts them."""
+        tasks = [live.finished for live in self._live.values() if live.finished]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def live_runs(self) -> list[LiveRun]:
+        return list(self._live.values())
+
+    # -- one run, start to end --------------------------------------------------------------------
+
+    def _parser(self, run: Run) -> StreamParser:
+        provider = self._services.settings.providers.get(run.provider)
+        return parser_for(provider.agent if provider else "generic")
+
+    def _begin(self, live: LiveRun, *, adopted: bool) -> None:
+        self._live[live.run.run_id] = live
+        live.finished = asyncio.create_task(self._execute(live, adopted=adopted))
+
+    async def _execute(self, live: LiveRun, *, adopted: bool) -> None:
+        bind_contextvars(task=live.task.name, run=live.run.run_id)
+        try:
+            if adopted:
+                live.workspace = load_workspace(Path(live.run.run_dir))
+            else:
+                await self._launch(live)
+        except (WorkspaceError, PromptError, SpawnError) as error:
+            await self._settle_guarded(live, None, failure=_preparation_failure(error))
+            return
+        except Exception as error:  # noqa: BLE001  one broken run must end as a counted run, not stop the others
+            log.exception("run could not be started")
+            await self._settle_guarded(live, None, failure=_preparation_failure(error))
+            return
+        record = await self._follow(live)
+        await self._settle_guarded(live, record)
+
+    async def _launch(self, live: LiveRun) -> None:
+        """Workspace, prompt, worker; returns when the agent process has been started durably."""
+        services, task, run = self._services, live.task, live.run
+        repository = services.repository(task.repo)
+        if repository is None:
+            raise WorkspaceError(f"{task.repo} is no longer configured; nothing was started")
+        auth = services.git_auth
+
+        def prepare() -> Workspace:
+            return services.workspaces.prepare_for(
+                repository.full_name, repository.remote_url, task.name, task.branch, auth=auth, fresh_since=live.seen_at
+            )
+
+        live.workspace = await self._in_thread(prepare)
+        provider = services.settings.providers.get(run.provider)
+        if provider is None:
+            raise SpawnError(f"provider {run.provider} is no longer configured")
+        save_workspace(Path(run.run_dir), live.workspace)
+        live.handle = await services.launcher.launch(self._spec(live, provider, live.workspace))
+        services.store.mark_started(
+            run.run_id, now=services.now(), shim_pid=live.handle.shim_pid, child_pid=live.handle.child_pid
+        )
+        log.info(
+            "worker started", provider=run.provider, model=run.model, pid=live.handle.child_pid, attempt=run.attempt
+        )
+        if live.stop is not None:  # asked for while the workspace was being made
+            live.handle.stop(live.stop[0])
+
+    def _spec(self, live: LiveRun, provider: ProviderSettings, workspace: Workspace) -> LaunchSpec:
+        services, task, run = self._services, live.task, live.run
+        coordinator = services.settings.coordinator
+        run_dir = Path(run.run_dir)
+        manager = ProviderManager(services.settings, environ=services.environ, project_root=services.loaded.project_root)
+        argv = manager.get_provider(run.provider).build_command(
+            run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
+        )
+        marker = secrets.token_hex(16)
+        return LaunchSpec(
+            task=task.name,
+            token=run.token,
+            argv=tuple(argv),
+            cwd=str(workspace.path),
+            env=worker_environment(
+                provider, services.environ, DIALECTS[provider.agent], marker=marker, run_dir=run_dir, attempt=run.attempt
+            ),
+            marker=marker,
+            prompt=self._prompt(live, workspace),
+            deadline_at=services.now() + timedelta(hours=coordinator.worker_timeout_hours),
+            stall=timedelta(minutes=coordinator.stall_timeout_minutes),
+            stop_signal=provider.stop_signal,
+            grace=timedelta(seconds=coordinator.stop_grace_seconds),
+        )
+
+    def _prompt(self, live: LiveRun, workspace: Workspace) -> str:
+        task, run = live.task, live.run
+        return render(
+            self._services.loaded.prompts_dir,
+            values=PromptValues(
+                issue_number=task.issue_number,
+                title=task.snapshot_title,
+                body=task.snapshot_body,
+                repo=task.repo,
+                branch=workspace.branch,
+                labels=task.labels,
+                attempt=run.attempt,
+                previous_failure=task.cause if run.attempt > 1 else None,
+                default_branch=workspace.default_branch,
+            ),
+        )
+
+    async def _follow(self, live: LiveRun) -> ExitRecord | None:
+        """Read the stream while the worker lives. Returns its exit record; None when it was lost."""
+        assert live.handle is not None
+        waiting = asyncio.ensure_future(live.handle.wait())
+        try:
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=FOLLOW_SECONDS)
+                if done:
+                    return waiting.result()
+                self._read_output(live)
+                self._save_progress(live)
+        finally:
+            waiting.cancel()
+
+    # -- the stream -------------------------------------------------------------------------------
+
+    def _read_output(self, live: LiveRun) -> None:
+        """Feed what is new in output.log to the parser and append it to the task's log."""
+        path = Path(live.run.run_dir) / "output.log"
+        try:
+            with path.open("rb") as stream:
+                stream.seek(live.offset)
+                while chunk := stream.read(READ_CHUNK):
+                    self._append_log(live, chunk, at=live.offset)
+                    live.offset += len(chunk)
+                    for event in live.parser.feed(chunk):
+                        self._on_event(live, event)
+        except FileNotFoundError:
+            return  # never started, or the run directory was tampered with: the exit record decides
+
+    def _append_log(self, live: LiveRun, chunk: bytes, *, at: int) -> None:
+        fresh = chunk[max(0, live.saved_offset - at) :]  # an adopted run's log already holds the beginning
+        if not fresh:
+            return
+        if live.log_file is None:
+            path = self._services.log_dir / f"{live.task.name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            live.log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(live.log_file, fresh)
+
+    def _on_event(self, live: LiveRun, event: AgentEvent) -> None:
+        if isinstance(event, Retry):
+            log.warning("provider error", status=event.error_status, error=event.error, attempt=event.attempt)
+            if event.error_status in REFUSED_CREDENTIALS:  # an agent CLI would go on trying for minutes
+                reason = f"{live.run.provider} refused the credentials ({event.error_status} {event.error})"
+                self.stop(live.run.run_id, reason, Outcome.AUTH_FAILED)
+
+    def _save_progress(self, live: LiveRun) -> None:
+        if live.offset > live.saved_offset:
+            usage = live.parser.finish().usage
+            self._services.store.save_progress(live.run.run_id, live.run.token, offset=live.offset, usage=usage)
+            live.saved_offset = live.offset
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    async def _settle_guarded(
+        self,
+        live: LiveRun,
+        record: ExitRecord | None,
+        *,
+        failure: RunOutcome | None = None,
+        never_started: bool = False,
+    ) -> None:
+        bind_contextvars(task=live.task.name, run=live.run.run_id)
+        try:
+            outcome = failure or await self._outcome(live, record, never_started=never_started)
+            self._finish(live, record, outcome)
+        except CoordinatorError as error:
+            log.error("run could not be settled; it is tried again at the next start", error=str(error))
+        finally:
+            if live.log_file is not None:
+                os.close(live.log_file)
+            self._live.pop(live.run.run_id, None)
+            self._on_change()
+
+    async def _outcome(self, live: LiveRun, record: ExitRecord | None, *, never_started: bool) -> RunOutcome:
+        if never_started:
+            return RunOutcome(outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started")
+        self._read_output(live)
+        summary = live.parser.finish()
+        stop = live.stop or _recorded_stop(self._services.store.run(live.run.run_id))
+        verdict_so_far = self._classify(live, record, summary, None, stop)
+        if live.workspace is None or verdict_so_far.outcome in (Outcome.LOST, Outcome.CANCELLED):
+            return verdict_so_far
+        try:
+            git = await self._in_thread(self._services.workspaces.state, live.workspace)
+            verdict = self._classify(live, record, summary, git, stop)
+            if verdict.outcome is Outcome.SUCCEEDED:
+                message = f"{report.pull_request_title(live.task)}\n\nFixes #{live.task.issue_number}"
+                await self._in_thread(self._services.workspaces.commit_leftovers, live.workspace, message)
+        except WorkspaceError as error:
+            return _preparation_failure(error)
+        return verdict
+
+    def _classify(
+        self,
+        live: LiveRun,
+        record: ExitRecord | None,
+        summary: StreamSummary,
+        git: GitState | None,
+        stop: tuple[str, Outcome] | None,
+    ) -> RunOutcome:
+        return classify(
+            record,
+            summary,
+            git,
+            stop_outcome=stop[1] if stop else None,
+            stop_reason=stop[0] if stop else None,
+            now=self._services.now(),
+            fast_exit=timedelta(seconds=self._services.settings.retries.fast_exit_seconds),
+        )
+
+    def _finish(self, live: LiveRun, record: ExitRecord | None, outcome: RunOutcome) -> None:
+        services, now = self._services, self._services.now()
+        summary = live.parser.finish()
+        cost = price(summary.usage, services.settings.models)
+        verdict = after_run(
+            live.task,
+            outcome,
+            policy=services.settings.retries,
+            max_attempts=services.settings.coordinator.max_attempts,
+            now=now,
+        )
+        settlement = Settlement(
+            state=verdict.state,
+            cause=services.redactor.text(verdict.cause) if verdict.cause else None,
+            wake_at=verdict.wake_at,
+            attempts=verdict.attempts,
+            outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
+        )
+        if not services.store.finish(
+            live.run, outcome=outcome, usage=summary.usage, cost=cost, settlement=settlement, now=now
+        ):
+            log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
+            return
+        save_summary(Path(live.run.run_dir), summary, services.redactor.text)
+        self._log_call(live, record, outcome, summary, cost, now)
+        log_finished(live, outcome, verdict, summary, cost, services.settings.coordinator.max_attempts, now)
+
+    def _log_call(
+        self,
+        live: LiveRun,
+        record: ExitRecord | None,
+        outcome: RunOutcome,
+        summary: StreamSummary,
+        cost: Cost,
+        now: datetime,
+    ) -> None:
+        duration = (record.ended_at - record.started_at).total_seconds() if record else None
+        ClaudeAPILogger(self._services.log_dir, []).log_call(
+            timestamp=now,
+            task_id=live.task.name,
+            run_token=live.run.token,
+            attempt=live.run.attempt,
+            provider=live.run.provider,
+            model=live.run.model,
+            usage=summary.usage,
+            cost=cost,
+            duration_seconds=duration,
+            outcome=outcome.outcome.value,
+            exit_code=outcome.exit_code,
+        )
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        future: Future[Any] = self._services.threads.submit(function, *args)
+        return await asyncio.wrap_future(future)
+
+
+def log_finished(
+    live: LiveRun,
+    outcome: RunOutcome,
+    verdict: Verdict,
+    summary: StreamSummary,
+    cost: Cost,
+    max_attempts: int,
+    now: datetime,
+) -> None:
+    """The lines operators tail for: how it ended, what it took, what happens next."""
+    usage = summary.usage
+    log.info(
+        "worker finished",
+        outcome=outcome.outcome.value,
+        detail=outcome.detail,
+        tokens=report.tokens_text(usage.total, usage.source),
+        cost=report.cost_text(cost.usd),
+    )
+    match verdict.state:
+        case TaskState.RETRY_WAIT if verdict.wake_at:
+            wait = report.duration_text(verdict.wake_at - now)
+            log.info("will retry", attempt=f"{verdict.attempts}/{max_attempts}", backoff=wait)
+        case TaskState.FAILED:
+            log.error("failed permanently", cause=verdict.cause)
+        case TaskState.BLOCKED:
+            log.warning("blocked", cause=verdict.cause)
+        case _:
+            pass
+
+
+def _preparation_failure(error: Exception) -> RunOutcome:
+    classes: Mapping[type[Exception], FailureClass] = {
+        WorkspaceError: FailureClass.WORKSPACE,
+        PromptError: FailureClass.PROMPT,
+    }
+    failure_class = classes.get(type(error), FailureClass.SPAWN)
+    detail = str(error) or type(error).__name__
+    return RunOutcome(outcome=Outcome.FAILED, failure_class=failure_class, detail=detail)
+
+
+def _recorded_stop(run: Run | None) -> tuple[str, Outcome] | None:
+    """A stop that an earlier daemon asked for, durable in the store."""
+    if run is None or run.stop_reason is None or run.stop_outcome is None:
+        return None
+    return run.stop_reason, run.stop_outcome
+
+
+# -- what a run leaves beside the shim's files ----------------------------------------------------
+
+
+def save_workspace(run_dir: Path, workspace: Workspace) -> None:
+    """Remember the workspace, so that another daemon can settle the run."""
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fields = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(workspace).items()}
+    (run_dir / "workspace.json").write_text(json.dumps({"format": 1, **fields}))
+
+
+def load_workspace(run_dir: Path) -> Workspace | None:
+    """The workspace of a run, or None when the daemon died before it was made."""
+    try:
+        fields = json.loads((run_dir / "workspace.json").read_text())
+        fields.pop("format")
+        return Workspace.from_json(fields)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], str]) -> None:
+    """What the pull request and the comment quote: the agent's own words and its last lines."""
+    said = {
+        "format": 1,
+        "result": redact(summary.final.result_text) if summary.final else "",
+        "last_lines": [redact(line) for line in summary.last_lines],
+    }
+    try:
+        (run_dir / "summary.json").write_text(json.dumps(said))
+    except OSError as error:
+        log.warning("the agent's summary could not be kept", error=str(error))
+
+
+def load_summary(run_dir: Path) -> tuple[str, tuple[str, ...]]:
+    """(what the agent said it did, its last lines); empty when nothing was kept."""
+    try:
+        said = json.loads((run_dir / "summary.json").read_text())
+        return str(said["result"]), tuple(str(line) for line in said["last_lines"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ()
