@@ -137,8 +137,8 @@ class _State:
         status = retry.error_status
         if status is not None and status not in self.retry_statuses:
             self.retry_statuses.append(status)
-        why = " ".join(str(part) for part in (status, retry.error) if part)
-        self.tail.add(f"retry {retry.attempt} of {retry.max_retries} after {why or 'an unknown error'}")
+        why = " ".join(str(part) for part in (status, retry.error) if part and part != "unknown")
+        self.tail.add(f"retry {retry.attempt} of {retry.max_retries} after {why or 'a network error'}")
         return retry
 
     def read_assistant(self, event: Json) -> list[AgentEvent]:
