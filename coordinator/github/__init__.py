@@ -1,0 +1,35 @@
+"""GitHub in, our types out: the only package that imports PyGithub.
+
+    github = GitHub(api_url=…, token=…, now=clock.now)
+    match await github.poll("owner/name", "rpi-auto"):
+        case Listing(issues=issues): …
+        case Unchanged(): …
+
+Start at `client.py`. `wire` sends, `limiter` says when, `polling` reads the labelled listing,
+`repositories` follows renames, `answers` turns JSON into values.
+"""
+
+from coordinator.github.answers import (
+    Account,
+    IssueGone,
+    LabelEvent,
+    Listing,
+    Permission,
+    Pull,
+    Unchanged,
+)
+from coordinator.github.client import GitHub
+from coordinator.github.limiter import Ledger, Quota
+
+__all__ = [
+    "Account",
+    "GitHub",
+    "IssueGone",
+    "LabelEvent",
+    "Ledger",
+    "Listing",
+    "Permission",
+    "Pull",
+    "Quota",
+    "Unchanged",
+]

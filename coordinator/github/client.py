@@ -1,0 +1,281 @@
+"""GitHub for the daemon: asynchronous questions and writes, plain values as answers.
+
+The face over `wire` (requests, limits), `repositories` (renames) and `polling` (the labelled listing).
+Requests block, so they run on four own threads. Raises GitHubUnavailable (nothing may be concluded, try
+after `retry_at`), GitHubRefused (the answer is no) and, for impossible names, ConfigError. Decides
+nothing about tasks, and never sends a write twice: whoever is unsure looks first (`find_comment`,
+`find_pull`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
+from adw_modules.tasks.model import IssueSnapshot
+from coordinator.github import answers
+from coordinator.github.answers import Account, IssueGone, LabelEvent, Listing, Permission, Pull, Unchanged
+from coordinator.github.limiter import Ledger, WritePace
+from coordinator.github.polling import Pages, read_pages
+from coordinator.github.repositories import Repositories
+from coordinator.github.wire import Answer, Wire, read
+
+_THREADS = 4
+_T = TypeVar("_T")
+
+
+class GitHub:
+    """One account on one server. Make it once per process; `close()` it at the end."""
+
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        token: str,
+        timeout_seconds: float = 15,
+        writes_per_minute: int = 60,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._wire = Wire(api_url=api_url, token=token, timeout_seconds=timeout_seconds, now=now)
+        self._repositories = Repositories(self._wire)
+        self._pace = WritePace(writes_per_minute)
+        self._now = now
+        self._sleep = sleep
+        # `timeout_seconds` is per read; an answer that trickles in would never end without this.
+        self._deadline = max(120.0, 8 * timeout_seconds)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="github")
+        self._read: dict[tuple[str, str], Pages] = {}
+        self._account: Account | None = None
+        self._closed = False
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is left of each limit, and until when requests are held back."""
+        return self._wire.limiter.ledger
+
+    def close(self) -> None:
+        """Take no more requests and close the connections; what is on its way is not waited for."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._wire.close()
+
+    # Questions about us and the repository
+
+    async def whoami(self) -> Account:
+        """The token's account; asked once."""
+        if self._account is None:
+            self._account = await self._run(
+                lambda: self._wire.send("GET", "/user").expect(200).parse(answers.account)
+            )
+        return self._account
+
+    async def default_branch(self, repo: str) -> str:
+        return (await self._run(lambda: self._repositories.resolve(repo))).default_branch
+
+    async def permission(self, repo: str, login: str) -> Permission:
+        """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""
+        nothing = Permission(permission="none", role_name="none")
+        if not login:
+            return nothing
+        suffix = f"/collaborators/{quote(login, safe='')}/permission"
+        answer = await self._request("GET", repo, suffix)
+        if answer.status == 404:
+            return nothing
+        return answer.expect(200).parse(answers.permission)
+
+    # Issues
+
+    async def poll(self, repo: str, label: str) -> Listing | Unchanged:
+        """All open issues of `repo` with `label`, or Unchanged since the last poll that returned."""
+        _usable_label(label)
+        key = _poll_key(repo, label)
+        before = self._read.get(key)
+        pages, changed, repo_id = await self._run(lambda: self._poll(repo, label, before))
+        # Kept only here, after the await: a poll that nobody waited for must not eat the change it saw.
+        if self._read.get(key) is before:
+            self._read[key] = pages
+        return Listing(repo_id=repo_id, issues=pages.issues) if changed else Unchanged()
+
+    def forget(self, repo: str, label: str) -> None:
+        """Make the next poll read everything, under the name the repository has by then."""
+        self._read.pop(_poll_key(repo, label), None)
+        self._repositories.forget(repo)
+
+    async def issue(self, repo: str, number: int) -> IssueSnapshot | IssueGone:
+        """One issue as it is now."""
+        return await self._run(lambda: self._issue(repo, number))
+
+    async def trigger(self, repo: str, number: int, label: str) -> LabelEvent | None:
+        """Who put `label` on the issue, if it is still on; None when no event says so."""
+        events = await self._list(repo, f"/issues/{number}/events")
+        return read(f"events of {repo}#{number}", answers.last_label_event, events, label)
+
+    async def set_status_label(
+        self, repo: str, number: int, prefix: str, wanted: str | None, current_labels: Iterable[str]
+    ) -> None:
+        """Show `wanted` and no other label that starts with `prefix`. Other people's labels stay.
+
+        `current_labels` only matters when nothing is wanted: GitHub answers an addition with all labels
+        the issue has then, and that beats what a poll saw some time ago.
+        """
+        shown = current_labels if wanted is None else await self._add_label(repo, number, wanted)
+        for label in shown:
+            if _is_stale_status(label, prefix, wanted):
+                await self._remove_label(repo, number, label)
+
+    # Comments
+
+    async def find_comment(self, repo: str, number: int, marker: str) -> int | None:
+        """Our own oldest comment that contains `marker`; other people's quotes of it do not count."""
+        me = await self.whoami()
+        comments = await self._list(repo, f"/issues/{number}/comments")
+        return read(f"comments of {repo}#{number}", _own_comment, comments, me, marker)
+
+    async def create_comment(self, repo: str, number: int, body: str) -> int:
+        """Write a comment; return its id. After GitHubUnavailable it may exist: look before repeating."""
+        answer = await self._write("POST", repo, f"/issues/{number}/comments", {"body": body})
+        return answer.expect(201).parse(lambda raw: answers.number(raw, "id"))
+
+    async def edit_comment(self, repo: str, comment_id: int, body: str) -> bool:
+        """Replace a comment's text; False when somebody deleted the comment."""
+        answer = await self._write("PATCH", repo, f"/issues/comments/{comment_id}", {"body": body})
+        if answer.status in (404, 410):
+            return False
+        return answer.expect(200).parse(lambda raw: answers.number(raw, "id")) == comment_id
+
+    # Pull requests
+
+    async def find_pull(self, repo: str, branch: str) -> Pull | None:
+        """The pull request from our own `branch`: the open one, else the newest."""
+        return await self._run(lambda: self._find_pull(repo, branch))
+
+    async def create_pull(
+        self, repo: str, *, branch: str, base: str, title: str, body: str, draft: bool = True
+    ) -> Pull:
+        """Open a pull request, or return the one that exists. Not a draft where drafts are not offered."""
+        content = {"head": branch, "base": base, "title": title, "body": body, "draft": draft}
+        answer = await self._write("POST", repo, "/pulls", content)
+        if draft and answer.status == 422 and "draft" in answer.message.casefold():
+            answer = await self._write("POST", repo, "/pulls", {**content, "draft": False})
+        if answer.status == 422 and "already exists" in answer.message.casefold():
+            existing = await self.find_pull(repo, branch)
+            if existing is not None:
+                return existing
+        return answer.expect(201).parse(answers.pull)
+
+    # How the blocking half works; everything from here runs in a worker thread, except `_run` and its users
+
+    def _poll(self, repo: str, label: str, before: Pages | None) -> tuple[Pages, bool, int]:
+        info = self._repositories.info(repo)
+        try:
+            pages, changed = read_pages(self._wire, repo=repo, info=info, label=label, before=before)
+        except GitHubRefused as refused:
+            if refused.status == 404:
+                self._repositories.forget(repo)  # the name may mean something else by now
+            raise
+        if changed and pages.foreign:
+            # Renamed since we resolved it: PyGithub followed, but the query stayed behind.
+            info = self._repositories.resolve(repo)
+            pages, changed = read_pages(self._wire, repo=repo, info=info, label=label, before=None)
+        return pages, changed, info.repo_id
+
+    def _issue(self, repo: str, number: int) -> IssueSnapshot | IssueGone:
+        info = self._repositories.info(repo)
+        answer = self._wire.send("GET", self._repositories.url(repo, f"/issues/{number}"))
+        if answer.status in _GONE:
+            return _GONE[answer.status]
+        home = answer.expect(200).parse(answers.repository_of)
+        if not answers.same_name(home, info.full_name):
+            info = self._repositories.resolve(repo)
+        if not answers.same_name(home, info.full_name):
+            return IssueGone(reason="transferred")
+        return answer.parse(lambda raw: answers.issue_snapshot(raw, repo=repo, repo_id=info.repo_id))
+
+    def _find_pull(self, repo: str, branch: str) -> Pull | None:
+        owner = self._repositories.info(repo).owner
+        params = {"head": f"{owner}:{branch}", "state": "all"}
+        found = [
+            read(f"pulls of {repo}", answers.pull, raw)
+            for raw in self._wire.pages(self._repositories.url(repo, "/pulls"), params)
+            if read(f"pulls of {repo}", answers.is_pull_of, raw, owner=owner, branch=branch)
+        ]
+        return max(found, key=lambda pull: (pull.state == "open", pull.number), default=None)
+
+    async def _add_label(self, repo: str, number: int, label: str) -> tuple[str, ...]:
+        _usable_label(label)
+        answer = await self._write("POST", repo, f"/issues/{number}/labels", {"labels": [label]})
+        raw = {"labels": answer.expect(200, 201).many()}
+        shown = read(answer.asked, answers.label_names, raw)
+        if not any(answers.same_name(label, each) for each in shown):
+            raise GitHubUnavailable(f"{answer.asked}: the label '{label}' is not on the issue afterwards")
+        return shown
+
+    async def _remove_label(self, repo: str, number: int, label: str) -> None:
+        answer = await self._write("DELETE", repo, f"/issues/{number}/labels/{quote(label, safe='')}")
+        answer.expect(200, 204, 404)
+
+    async def _list(self, repo: str, suffix: str) -> list[Mapping[str, Any]]:
+        return await self._run(
+            lambda: list(self._wire.pages(f"/repos/{self._repositories.info(repo).full_name}{suffix}"))
+        )
+
+    async def _request(
+        self, verb: str, repo: str, suffix: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        return await self._run(lambda: self._repositories.send(verb, repo, suffix, body))
+
+    async def _write(
+        self, verb: str, repo: str, suffix: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        wait = self._pace.book(self._now())
+        if wait > 0:
+            await self._sleep(wait)
+        return await self._request(verb, repo, suffix, body)
+
+    async def _run(self, job: Callable[[], _T]) -> _T:
+        if self._closed:
+            raise GitHubUnavailable("The connection to GitHub is closed")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await loop.run_in_executor(self._threads, job)
+        except TimeoutError as error:
+            raise GitHubUnavailable(f"GitHub did not finish within {self._deadline:.0f} s") from error
+
+
+_GONE = {
+    301: IssueGone(reason="transferred"),
+    404: IssueGone(reason="not found"),
+    410: IssueGone(reason="deleted"),
+}
+
+
+def _poll_key(repo: str, label: str) -> tuple[str, str]:
+    return repo.casefold(), label.casefold()
+
+
+def _usable_label(label: str) -> None:
+    """A comma means "and" in the query, a slash another path, and GitHub allows 50 characters."""
+    if not label or len(label) > 50 or "," in label or "/" in label:
+        raise ConfigError(f"The label '{label}' cannot be used: 1 to 50 characters, no ',' and no '/'.")
+
+
+def _is_stale_status(label: str, prefix: str, wanted: str | None) -> bool:
+    if not prefix or not label.casefold().startswith(prefix.casefold()):
+        return False
+    return wanted is None or not answers.same_name(label, wanted)
+
+
+def _own_comment(comments: Iterable[Mapping[str, Any]], me: Account, marker: str) -> int | None:
+    ours = (
+        answers.number(raw, "id")
+        for raw in comments
+        if answers.part(raw, "user").get("id") == me.user_id and marker in (raw.get("body") or "")
+    )
+    return min(ours, default=None)
