@@ -6,9 +6,12 @@ lines are for reading, otherwise each is one JSON object. Secrets are removed by
 
 from __future__ import annotations
 
+import json as jsonlib
 import logging
 import sys
 from collections.abc import Iterable, Mapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -16,6 +19,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
 REDACTED = "[redacted]"
+LOG_FILE_BYTES = 20 * 1024 * 1024
+LOG_FILES_KEPT = 3
 
 
 class Redactor:
@@ -49,9 +54,18 @@ class Redactor:
 
 
 def configure(
-    *, redactor: Redactor, level: str = "INFO", stream: TextIO | None = None, json: bool | None = None
+    *,
+    redactor: Redactor,
+    level: str = "INFO",
+    stream: TextIO | None = None,
+    json: bool | None = None,
+    log_dir: Path | None = None,
 ) -> None:
-    """Set up logging for the process. `json=None` means: JSON unless the stream is a terminal."""
+    """Set up logging for the process. `json=None` means: JSON unless the stream is a terminal.
+
+    With `log_dir` every event also goes to `coordinator.jsonl` there (rotated by size), which is what
+    `coordinator logs` reads, whatever the stream shows.
+    """
     stream = stream or sys.stderr
     as_json = not stream.isatty() if json is None else json
     tail: list[Any] = (
@@ -65,6 +79,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
             redactor.processor,
+            *([LogFile(log_dir).processor] if log_dir else []),
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -73,6 +88,23 @@ def configure(
     )
     logging.basicConfig(level=logging.WARNING, stream=stream, force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+class LogFile:
+    """`coordinator.jsonl`: one JSON object a line, mode 0600, rotated by size."""
+
+    def __init__(self, log_dir: Path) -> None:
+        log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = log_dir / "coordinator.jsonl"
+        path.touch(mode=0o600)
+        self._handler = RotatingFileHandler(path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, delay=True)
+        self._utc = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def processor(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        record = structlog.processors.format_exc_info(logger, method, self._utc(logger, method, dict(event)))
+        line = jsonlib.dumps(record, ensure_ascii=False, default=str)
+        self._handler.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+        return event
 
 
 def get_logger() -> Any:

@@ -1,0 +1,93 @@
+"""Doing what a plan says: one function per action, no policy.
+
+Each action is conditional in the store on the state the plan saw, so an action that lost a race
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+from adw_modules.tasks.lifecycle import Event, advance
+from adw_modules.tasks.model import Run, Task
+from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from coordinator.logs import get_logger
+from coordinator.services import Services
+
+log = get_logger()
+
+StartRun = Callable[[Task, Run], None]
+
+
+def apply(action: Action, services: Services, start: StartRun) -> None:
+    """Carry out one action. `start` begins a run that has been claimed durably."""
+    match action:
+        case Dispatch():
+            dispatch(action, services, start)
+        case Park():
+            park(action, services)
+        case Requeue():
+            requeue(action, services)
+        case _:
+            assert_never(action)
+
+
+def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
+    """Claim the task (attempt and token rise in that transaction), log the decision, start the run."""
+    decision = action.decision
+    runs_dir = services.launcher.runs_dir
+
+    def run_dir_of(task: Task, token: int) -> str:
+        return str(Path(runs_dir) / f"{task.name.replace('/', '_')}.{token}")
+
+    claimed = services.store.claim(
+        action.task.task_id,
+        decision=decision,
+        config_version=services.loaded.version,
+        run_dir_of=run_dir_of,
+        now=services.now(),
+    )
+    if claimed is None:
+        return
+    task, run = claimed
+    log.info(
+        f"{decision.log_line}\n{decision.attrs_line}",
+        task=task.name,
+        run=run.run_id,
+        rule=decision.rule,
+        provider=decision.provider,
+        model=decision.model,
+        reason=decision.reason,
+    )
+    if run.attempt > 1:
+        log.info("retry", task=task.name, run=run.run_id, attempt=run.attempt, last_failure=action.task.cause)
+    start(task, run)
+
+
+def park(action: Park, services: Services) -> None:
+    """Take a task that cannot run out of the queue, with its cause and the time of the next look."""
+    parked = services.store.transition(
+        action.task.task_id,
+        expected=action.task.state,
+        state=advance(action.task.state, Event.PARKED),
+        cause=action.cause,
+        wake_at=action.wake_at,
+        now=services.now(),
+        outbox=("report",) if action.cause != action.task.cause else (),
+    )
+    if parked and action.cause != action.task.cause:
+        log.warning("parked", task=action.task.name, cause=action.cause, next_look=str(action.wake_at or "when asked"))
+
+
+def requeue(action: Requeue, services: Services) -> None:
+    """Put a task whose waiting is over back into the queue. Its cause stays, for the next prompt and for `why`."""
+    services.store.transition(
+        action.task.task_id,
+        expected=action.task.state,
+        state=advance(action.task.state, action.event),
+        cause=action.task.cause,
+        wake_at=None,
+        now=services.now(),
+    )

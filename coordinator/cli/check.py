@@ -1,0 +1,50 @@
+"""`coordinator check`: is this configuration usable?"""
+
+from __future__ import annotations
+
+import typer
+
+from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(check)
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Say whether the configuration can be used; all problems at once, exit code 78 if there are any."""
+    import os
+
+    from adw_modules.config import check_environment, check_runnable
+    from adw_modules.errors import ConfigError
+    from coordinator.cli.common import print_json, settings_source
+
+    problems: list[str] = []
+    try:
+        source = settings_source(config)
+    except ConfigError as error:
+        problems = error.problems
+    else:
+        settings = source.current.settings
+        problems = check_runnable(settings) + check_environment(settings, os.environ)
+    if as_json:
+        warnings = [] if problems else list(source.current.settings.warnings())
+        print_json({"config": str(config), "valid": not problems, "problems": problems, "warnings": warnings})
+        if problems:
+            raise typer.Exit(78)
+        return
+    if problems:
+        raise ConfigError(problems)
+    loaded = source.current
+    repositories = [repository.full_name for repository in loaded.settings.all_repositories()]
+    typer.echo(
+        f"{config} can be used (version {loaded.version}): {_count(len(repositories), 'repository', 'repositories')} "
+        f"({', '.join(repositories)}), {_count(len(loaded.settings.providers), 'provider')}, "
+        f"{_count(len(loaded.settings.routing.rules), 'routing rule')}."
+    )
+    for warning in loaded.settings.warnings():
+        typer.echo(f"Warning: {warning}")
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

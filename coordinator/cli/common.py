@@ -1,0 +1,111 @@
+"""What several verbs share: finding the configuration and the state, and printing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adw_modules.errors import CoordinatorError
+
+if TYPE_CHECKING:
+    from adw_modules.tasks.model import Task
+    from coordinator.settings import LoadedSettings, SettingsSource
+    from coordinator.store import Store
+
+DEFAULT_CONFIG = Path("adws/config.toml")
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", envvar="COORDINATOR_CONFIG", help="The configuration file.", show_default=True)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+IssueArgument = Annotated[str, typer.Argument(help="12, gh-12 or owner/name#12", show_default=False)]
+
+_ISSUE = re.compile(r"^(?:(?P<repo>[\w.-]+/[\w.-]+)(?:#|/gh-)|#|gh-)?(?P<number>\d{1,9})$", re.IGNORECASE)
+
+
+def settings_source(config: Path) -> SettingsSource:
+    """The configuration, or ConfigError."""
+    from coordinator.settings import SettingsSource
+
+    return SettingsSource(config)
+
+
+def database(loaded: LoadedSettings) -> str | Path:
+    return loaded.settings.coordinator.database_url or loaded.state_dir / "coordinator.db"
+
+
+@contextmanager
+def reading(loaded: LoadedSettings) -> Iterator[Store]:
+    """The store for reading, beside a running daemon. Raises CoordinatorError when there is none yet."""
+    from coordinator.store import Store
+
+    where = database(loaded)
+    if isinstance(where, Path) and not where.exists():
+        raise CoordinatorError(
+            f"There is no state in {loaded.state_dir} yet: the daemon has not run with this configuration."
+        )
+    store = Store.open_readonly(where)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
+    """What the running daemon last wrote about itself; None when none runs."""
+    from coordinator.store import StateDir
+
+    if StateDir(loaded.state_dir).holder() is None:
+        return None
+    try:
+        status: dict[str, Any] = json.loads((loaded.state_dir / "daemon.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status
+
+
+def find_task(store: Store, issue: str) -> Task:
+    """The task an operator means by `12`, `gh-12` or `owner/name#12`."""
+    match = _ISSUE.match(issue.strip())
+    if match is None:
+        raise CoordinatorError(f"{issue!r} is not an issue: write 12, gh-12 or owner/name#12.")
+    found = store.find_task(match["repo"], int(match["number"]))
+    if not found:
+        raise CoordinatorError(
+            f"There is no task for {issue}: the issue was never seen with the trigger label. "
+            "`coordinator status` shows the tasks there are and when each repository is polled next."
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{task.repo}#{task.issue_number}" for task in found)
+        raise CoordinatorError(f"{issue} is ambiguous; say which one: {names}.")
+    return found[0]
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output; times as ISO 8601, money as text."""
+    typer.echo(json.dumps(data, default=_plain, indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"cannot print {type(value).__name__}")
+
+
+def when(at: datetime | None, now: datetime) -> str:
+    """`in 42 s (14:03:10 UTC)`."""
+    if at is None:
+        return "not before somebody acts"
+    seconds = max(0, round((at - now).total_seconds()))
+    text = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+    return f"in {text} ({at:%H:%M:%S} UTC)"

@@ -1,0 +1,197 @@
+"""Everything we write to GitHub: branch, draft pull request, sticky comment, status label.
+
+Items are recorded in the transaction that made them necessary and are carried out here, each step
+looked up before it is repeated, so that being killed between any two steps makes no second comment
+and no second pull request. There is no code in Coordinator that merges or approves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from adw_modules.errors import CoordinatorError, GitHubRefused, GitHubUnavailable, WorkspaceError
+from adw_modules.tasks import report
+from adw_modules.tasks.lifecycle import Event, advance
+from adw_modules.tasks.model import Outcome, Run, Task, TaskState
+from adw_modules.tasks.report import RunReport
+from coordinator.logs import get_logger
+from coordinator.services import Services
+from coordinator.store import OutboxItem
+from coordinator.supervisor import load_summary, load_workspace
+
+log = get_logger()
+
+AT_ONCE = 4
+GIVE_UP_AFTER = 12  # tries of a refused write: about a day with the back-off below
+BASE_DELAY = timedelta(seconds=15)
+MAX_DELAY = timedelta(hours=4)
+SHOW_FAILURE = frozenset({TaskState.FAILED, TaskState.RETRY_WAIT, TaskState.BLOCKED})
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Sends what is due, a few tasks at a time, never two items of one task at once."""
+
+    services: Services
+    on_change: Callable[[], None]
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _busy: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+
+    def kick(self) -> None:
+        """Look again now: something was added or became due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled: send, then sleep until the next item is due or somebody kicks."""
+        while True:
+            self._wake.clear()
+            self._start_due()
+            next_at = self.services.store.next_outbox_at()
+            delay = max(0.05, (next_at - self.services.now()).total_seconds()) if next_at else None
+            if self._busy:  # each finished item kicks, so there is no need to look at the clock meanwhile
+                delay = None
+            try:
+                await asyncio.wait_for(self._wake.wait(), delay)
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Let writes that are under way end; their items stay due if they do not."""
+        if self._busy:
+            await asyncio.wait(list(self._busy.values()), timeout=4)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._busy and self.services.store.next_outbox_at() is None
+
+    def _start_due(self) -> None:
+        free = AT_ONCE - len(self._busy)
+        if free <= 0:
+            return
+        for item in self.services.store.due_outbox(self.services.now(), AT_ONCE * 4):
+            if free > 0 and item.task_id not in self._busy:
+                self._busy[item.task_id] = asyncio.create_task(self._send(item))
+                free -= 1
+
+    async def _send(self, item: OutboxItem) -> None:
+        store = self.services.store
+        try:
+            task = store.task(item.task_id)
+            if item.kind == "pull_request":
+                await self._pull_request(task)
+            else:
+                await self._report(task)
+            store.outbox_done(item.item_id, item.version)
+        except (GitHubUnavailable, GitHubRefused, WorkspaceError) as error:
+            self._failed(item, error)
+        except Exception as error:  # noqa: BLE001  a bug in one item must not stop the others
+            log.exception("outbox item failed", item=item.kind, task_id=item.task_id)
+            self._failed(item, CoordinatorError(f"internal error: {error}"))
+        finally:
+            self._busy.pop(item.task_id, None)
+            self.kick()
+            self.on_change()
+
+    def _failed(self, item: OutboxItem, error: CoordinatorError) -> None:
+        """Try again later, or give up on what GitHub keeps refusing."""
+        store, now, text = self.services.store, self.services.now(), self.services.redactor.text(str(error))
+        gone = isinstance(error, GitHubRefused) and error.status in (404, 410)
+        refused_for_good = not isinstance(error, GitHubUnavailable) and (gone or item.tries + 1 >= GIVE_UP_AFTER)
+        if refused_for_good:
+            store.outbox_dead(item.item_id, text)
+            log.error("not published", item=item.kind, task_id=item.task_id, error=text)
+            if item.kind == "pull_request":
+                self._publish_failed(item.task_id, text)
+            return
+        delay = min(BASE_DELAY * 2 ** min(item.tries, 12), MAX_DELAY)
+        not_before = now + delay
+        if isinstance(error, GitHubUnavailable) and error.retry_at is not None:
+            not_before = max(error.retry_at, now)
+        store.outbox_retry(item.item_id, not_before=not_before, error=text)
+        log.warning("will publish later", item=item.kind, task_id=item.task_id, error=text, at=str(not_before))
+
+    def _publish_failed(self, task_id: int, error: str) -> None:
+        store = self.services.store
+        task = store.task(task_id)
+        if task.state is TaskState.SUCCEEDED:
+            store.transition(
+                task_id,
+                expected=task.state,
+                state=advance(task.state, Event.PUBLISH_FAILED),
+                cause=f"the work is done, but it could not be published: {error}",
+                wake_at=None,
+                now=self.services.now(),
+                outbox=("report",),
+            )
+
+    # -- branch and pull request --------------------------------------------------------------------
+
+    async def _pull_request(self, task: Task) -> None:
+        """Push the branch, then find or open its draft pull request. Safe to repeat at any point."""
+        services = self.services
+        run = next((run for run in reversed(services.store.runs_of(task.task_id)) if _succeeded(run)), None)
+        if run is None or task.state is not TaskState.SUCCEEDED:
+            return  # withdrawn or opened again meanwhile: nothing to publish now
+        workspace = load_workspace(Path(run.run_dir))
+        if workspace is None:
+            raise WorkspaceError(f"the workspace of run {run.run_id} is not recorded; nothing can be pushed")
+        push = services.threads.submit(services.workspaces.push, workspace, services.git_auth)
+        await asyncio.wrap_future(push)
+        pull = await services.github.find_pull(task.repo, workspace.branch)
+        if pull is None or pull.state != "open":
+            said, _ = load_summary(Path(run.run_dir))
+            pull = await services.github.create_pull(
+                task.repo,
+                branch=workspace.branch,
+                base=workspace.default_branch,
+                title=report.pull_request_title(task),
+                body=services.redactor.text(report.pull_request_body(task, self._run_report(run), said)),
+            )
+            log.info("pull request opened", task=task.name, url=pull.url)
+        services.store.record_pull(task.task_id, pull.number, pull.url, now=services.now())
+        release = services.threads.submit(services.workspaces.release, workspace)
+        await asyncio.wrap_future(release)
+
+    # -- sticky comment and status label --------------------------------------------------------------
+
+    async def _report(self, task: Task) -> None:
+        """Bring the one comment and the one status label up to date with the store."""
+        services, github = self.services, self.services.github
+        body = services.redactor.text(self._comment(task))
+        comment_id = task.comment_id or await github.find_comment(task.repo, task.issue_number, report.marker(task))
+        if comment_id is None or not await github.edit_comment(task.repo, comment_id, body):
+            comment_id = await github.create_comment(task.repo, task.issue_number, body)
+        if comment_id != task.comment_id:
+            services.store.record_comment(task.task_id, comment_id)
+        prefix = services.settings.github.status_label_prefix
+        if prefix:
+            wanted = report.status_label(task.state, prefix)
+            await github.set_status_label(task.repo, task.issue_number, prefix, wanted, task.labels)
+
+    def _comment(self, task: Task) -> str:
+        runs = self.services.store.runs_of(task.task_id)
+        lines: tuple[str, ...] = ()
+        if runs and task.state in SHOW_FAILURE:
+            _, lines = load_summary(Path(runs[-1].run_dir))
+        return report.comment(task, [self._run_report(run) for run in runs], failure_lines=lines)
+
+    def _run_report(self, run: Run) -> RunReport:
+        store = self.services.store
+        usage = store.usage_of(run.run_id)
+        decision = store.decision_of(run.run_id)
+        return RunReport(
+            run=run,
+            rule_reason=decision.reason if decision else "",
+            usage=usage.total,
+            usage_source=usage.source,
+            cost_usd=store.cost_of(run.run_id).usd,
+            duration=run.finished_at - run.started_at if run.finished_at and run.started_at else None,
+        )
+
+
+def _succeeded(run: Run) -> bool:
+    return run.outcome is Outcome.SUCCEEDED
