@@ -81,7 +81,7 @@ class _Facts:
 
     @property
     def how_it_exited(self) -> str:
-        """ "exited with 7 after 0.2 s: <last line>"."""
+        """For example: exited with 7 after 0.2 s: no such model."""
         if self.exit.exit_signal is not None:
             how = f"was killed by signal {self.exit.exit_signal}"
         else:
@@ -130,7 +130,7 @@ def classify(
 
 def _says_how_it_ended(exit_record: ExitRecord) -> bool:
     has_status = exit_record.exit_code is not None or exit_record.exit_signal is not None
-    return has_status or exit_record.reason != "exited"
+    return has_status or exit_record.reason in {"stopped", "exec_failed", "deadline", "stalled"}
 
 
 def _end_of_process(facts: _Facts) -> RunOutcome | None:
@@ -151,7 +151,7 @@ def _end_of_process(facts: _Facts) -> RunOutcome | None:
 
 
 def _stopped(facts: _Facts) -> RunOutcome:
-    # A stop file that we did not write down first is a human's doing: the run is repeated, not held against it.
+    # A stop that we did not write down first is a human's doing: it is not held against the task.
     outcome = facts.stop_outcome or Outcome.INTERRUPTED
     reason = facts.stop_reason or one_line(facts.exit.detail) or "a stop was asked for"
     return facts.ended(
@@ -209,12 +209,9 @@ def _bad_exit(facts: _Facts) -> RunOutcome | None:
         return facts.failed(FailureClass.SIGNAL, facts.how_it_exited)
     if code in (0, None):
         return None
-    # A program that says success and then exits badly has worked: that is no set-up fault, however fast it was.
+    # A program that reports success and then exits badly did work: no set-up fault, however fast.
     is_fast = facts.seconds < facts.fast_exit_seconds and not facts.is_success_record
-    return facts.failed(
-        FailureClass.FAST_EXIT if is_fast else FailureClass.EXIT_CODE,
-        facts.how_it_exited,
-    )
+    return facts.failed(FailureClass.FAST_EXIT if is_fast else FailureClass.EXIT_CODE, facts.how_it_exited)
 
 
 def _no_work_done(facts: _Facts) -> RunOutcome | None:
