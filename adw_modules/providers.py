@@ -1,0 +1,234 @@
+"""Providers: command templates that can run a model, and whether each can be used here and now.
+
+A template is a list of arguments and stays one: a value put into it never becomes two arguments and
+never reaches a shell. Programs come from PATH or from the project, never from a workspace that an
+agent writes to, and never from wherever the daemon happens to stand. Secrets never enter a command.
+This module looks at files and the environment, both handed in; it must not start anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adw_modules.errors import ConfigError, CoordinatorError
+
+PLACEHOLDERS = ("prompt_file", "model", "output_file", "workspace")
+
+# `{name}` or `${name}`. Other braces are text: a template may carry JSON.
+_PLACEHOLDER = re.compile(r"(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether a provider can be used now. `reason` says why not; `program` is the absolute path to run."""
+
+    available: bool
+    reason: str | None = None
+    program: str | None = None
+
+
+def as_mapping(config: Any) -> Mapping[str, Any]:
+    """The configuration as plain tables, whether it came as a dict or as our settings object."""
+    tables: Mapping[str, Any] = config.model_dump() if hasattr(config, "model_dump") else config
+    return tables
+
+
+class Provider:
+    """One `[providers.<name>]` table. A kind that needs more than a template overrides `build_command`.
+
+    Raises ConfigError when the template is empty or has an unknown placeholder.
+    """
+
+    def __init__(self, name: str, config: Any, *, project_root: Path | None = None) -> None:
+        table = as_mapping(config)
+        self.name = name
+        self.enabled: bool = table.get("enabled", True)
+        self.command_template: tuple[str, ...] = tuple(table.get("command_template", ()))
+        self.requires_api_key: bool = table.get("requires_api_key", False)
+        self.api_key_env: str | None = table.get("api_key_env")
+        self.project_root = project_root
+        problems = _template_problems(name, self.command_template)
+        if problems:
+            raise ConfigError(problems)
+
+    def build_command(
+        self,
+        prompt_file: Path | str,
+        model: str,
+        output_file: Path | str,
+        workspace: Path | str | None = None,
+    ) -> list[str]:
+        """The arguments of one run: as many as the template has elements, whatever the values hold.
+
+        A program given by a relative path becomes an absolute one under the project root, because the
+        worker stands in its workspace. Raises CoordinatorError if the template asks for a workspace
+        and none is given.
+        """
+        values = {"prompt_file": str(prompt_file), "model": model, "output_file": str(output_file)}
+        if workspace is not None:
+            values["workspace"] = str(workspace)
+        command = [self._filled(element, values) for element in self.command_template]
+        return [self._rooted(command[0]), *command[1:]]
+
+    def _filled(self, element: str, values: Mapping[str, str]) -> str:
+        """One pass, so that braces inside a value stay text."""
+
+        def value(found: re.Match[str]) -> str:
+            if found[2] not in values:
+                raise CoordinatorError(
+                    f"provider {self.name}: the template needs {{{found[2]}}}, and none is given"
+                )
+            return values[found[2]]
+
+        return _PLACEHOLDER.sub(value, element)
+
+    def _rooted(self, program: str) -> str:
+        is_bare = os.sep not in program
+        return (
+            program if is_bare or self.project_root is None else str(self.project_root.absolute() / program)
+        )
+
+
+def _template_problems(name: str, template: Sequence[str]) -> list[str]:
+    if not template or not template[0].strip():
+        return [f"provider {name}: command_template names no program"]
+    if _PLACEHOLDER.search(template[0]):
+        return [f"provider {name}: the program in command_template is a placeholder; it has to be fixed"]
+    found = [match for element in template for match in _PLACEHOLDER.finditer(element)]
+    return [_placeholder_problem(name, match) for match in found if match[1] or match[2] not in PLACEHOLDERS]
+
+
+def _placeholder_problem(name: str, found: re.Match[str]) -> str:
+    if found[1]:
+        return (
+            f"provider {name}: {found[0]} in command_template would show a secret to every user "
+            f"of this machine; name the variable in api_key_env instead"
+        )
+    meant = difflib.get_close_matches(found[2], PLACEHOLDERS, n=1)
+    hint = (
+        f"did you mean {{{meant[0]}}}?"
+        if meant
+        else "known are " + " ".join(f"{{{p}}}" for p in PLACEHOLDERS)
+    )
+    return f"provider {name}: unknown placeholder {found[0]} in command_template; {hint}"
+
+
+class ProviderManager:
+    """All configured providers. `config` is the whole configuration, as a dict or as our settings object.
+
+    `environ` holds the keys and PATH (default: this process's). `project_root` is where relative
+    programs stand; without it they are unavailable. Raises ConfigError with every bad template.
+    """
+
+    def __init__(
+        self, config: Any, *, environ: Mapping[str, str] | None = None, project_root: Path | None = None
+    ) -> None:
+        tables = as_mapping(config)
+        self._environ = os.environ if environ is None else environ
+        self._project_root = project_root
+        self._workspaces = _workspaces_root(tables, project_root)
+        self._providers = _load(tables.get("providers") or {}, project_root)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every configured provider, in the order of the file."""
+        return tuple(self._providers)
+
+    def get_provider(self, name: str) -> Provider:
+        """The provider of that name, enabled or not. Raises CoordinatorError for an unknown one."""
+        if name not in self._providers:
+            raise CoordinatorError(self._unknown(name))
+        return self._providers[name]
+
+    def available_providers(self) -> list[str]:
+        """The providers that can be used now, in the order of the file."""
+        return [name for name in self._providers if self.availability(name).available]
+
+    def availability(self, name: str) -> Availability:
+        """Whether `name` can be used now: configured, enabled, key set, program found and executable."""
+        provider = self._providers.get(name)
+        if provider is None:
+            return Availability(available=False, reason=self._unknown(name))
+        reason = self._unusable(provider)
+        if reason:
+            return Availability(available=False, reason=reason)
+        program, reason = self._find_program(provider.command_template[0])
+        return Availability(available=program is not None, reason=reason, program=program)
+
+    def _unknown(self, name: str) -> str:
+        meant = difflib.get_close_matches(name, self._providers, n=1)
+        known = (
+            f"did you mean {meant[0]}?" if meant else f"configured are {', '.join(self._providers) or 'none'}"
+        )
+        return f'no provider "{name}" is configured; {known}'
+
+    def _unusable(self, provider: Provider) -> str | None:
+        if not provider.enabled:
+            return "disabled"
+        if not provider.requires_api_key:
+            return None
+        if not provider.api_key_env:
+            return "requires_api_key is set, but api_key_env names no variable"
+        return (
+            None if self._environ.get(provider.api_key_env, "").strip() else f"{provider.api_key_env} not set"
+        )
+
+    def _find_program(self, program: str) -> tuple[str | None, str | None]:
+        """The absolute path of `program`, or why there is none."""
+        if os.sep in program:
+            return self._program_at(program)
+        found = shutil.which(program, path=self._absolute_path_entries())
+        if found is None:
+            return None, f"{program} not found on PATH"
+        return self._outside_workspaces(program, Path(found))
+
+    def _absolute_path_entries(self) -> str:
+        """PATH without entries such as `.`: they would mean the workspace of the worker."""
+        entries = self._environ.get("PATH", os.defpath).split(os.pathsep)
+        return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
+
+    def _program_at(self, program: str) -> tuple[str | None, str | None]:
+        is_relative = not Path(program).is_absolute()
+        if is_relative and ".." in Path(program).parts:
+            return None, f"{program} may leave the project by `..`; write an absolute path"
+        if is_relative and self._project_root is None:
+            return None, f"{program} is relative, and no project folder is known"
+        path = (self._project_root or Path("/")).absolute() / program
+        if not path.is_file():
+            return None, f"{program} not found"
+        if not os.access(path, os.X_OK):
+            return None, f"{program} is not executable"
+        return self._outside_workspaces(program, path)
+
+    def _outside_workspaces(self, program: str, path: Path) -> tuple[str | None, str | None]:
+        if self._workspaces is not None and path.resolve().is_relative_to(self._workspaces):
+            return None, f"{program} is inside a workspace, where agents can write"
+        return str(path), None
+
+
+def _load(tables: Mapping[str, Any], project_root: Path | None) -> dict[str, Provider]:
+    providers, problems = {}, []
+    for name, table in tables.items():
+        try:
+            providers[name] = Provider(name, table, project_root=project_root)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return providers
+
+
+def _workspaces_root(tables: Mapping[str, Any], project_root: Path | None) -> Path | None:
+    """Where agents write, as `[coordinator] state_dir` and `[worktree] base_dir` place it."""
+    if project_root is None:
+        return None
+    state_dir: str = (tables.get("coordinator") or {}).get("state_dir", ".coordinator")
+    base_dir: str = (tables.get("worktree") or {}).get("base_dir", "trees")
+    return (project_root / state_dir / base_dir).resolve()

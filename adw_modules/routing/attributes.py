@@ -1,0 +1,181 @@
+"""What rules may ask about a task, and how two values compare. The one semantics behind both spellings.
+
+Values come from anywhere (GitHub, a caller's dict), so nothing here may raise on a value: what is
+missing, null or of the wrong kind compares as false. Text compares without regard to case, because
+labels, repositories and accounts do so at GitHub. Must not know about syntax, rules or providers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeGuard
+
+from adw_modules.tasks.model import Priority
+
+# Names that string conditions may use. A name nobody supplies is simply never true.
+ATTRIBUTES = (
+    "priority",
+    "labels",
+    "retry_count",
+    "hour",
+    "repo",
+    "author",
+    "title",
+    "failure_class",
+    "provider_status",
+    "task",
+    "estimated_tokens",
+)
+NUMERIC = frozenset({"retry_count", "hour", "estimated_tokens"})
+PRIORITY_WORDS = tuple(priority.word for priority in Priority)
+
+Path = tuple[str | int, ...]
+Attrs = Mapping[str, object]
+Compare = Callable[[object, object], bool]
+
+_LONGEST_TEXT = 80
+_MOST_ITEMS = 20
+_WIDEST_INT = 64  # bits; longer numbers cannot be turned into text in bounded time
+
+
+def read(attrs: Attrs, path: Path) -> object:
+    """The value at `path`, or None when any step of it is missing."""
+    value: object = attrs
+    for key in path:
+        value = _step(value, key)
+    if path == ("priority",):
+        return rank(value)
+    return as_labels(value) if path == ("labels",) else value
+
+
+def _step(value: object, key: str | int) -> object:
+    if isinstance(value, Mapping):
+        return value.get(key)
+    if isinstance(key, int) and isinstance(value, list | tuple) and key < len(value):
+        return value[key]
+    return None
+
+
+def rank(value: object) -> int | None:
+    """A priority as a number, 0 (critical) to 3 (low), from its number or its word; else None."""
+    if isinstance(value, str):
+        word = value.casefold()
+        return PRIORITY_WORDS.index(word) if word in PRIORITY_WORDS else None
+    if is_integer(value) and 0 <= value < len(PRIORITY_WORDS):
+        return int(value)
+    return None
+
+
+def as_labels(value: object) -> list[object] | None:
+    """Labels as a list, whatever collection they came in; one bare label is a list of one."""
+    if isinstance(value, str):
+        return [value]
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else None
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """bool is an int to Python, but not to a rule."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    return is_integer(value) or isinstance(value, float)
+
+
+def same(left: object, right: object) -> bool:
+    """Equal in kind and value; nothing equals a missing value."""
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_same_scalar, left, right))
+    return _same_scalar(left, right)
+
+
+def _same_scalar(left: object, right: object) -> bool:
+    if isinstance(left, str) and isinstance(right, str):
+        return left.casefold() == right.casefold()
+    if is_number(left) and is_number(right):
+        return left == right
+    return isinstance(left, bool) and isinstance(right, bool) and left is right
+
+
+def differs(left: object, right: object) -> bool:
+    """Both are there and not the same. A missing value does not differ: it is unknown."""
+    return left is not None and right is not None and not same(left, right)
+
+
+def ordered(compare: Callable[[float, float], bool]) -> Compare:
+    """`compare` for two numbers; false for anything else."""
+    return lambda left, right: is_number(left) and is_number(right) and compare(left, right)
+
+
+def holds(whole: object, part: object) -> bool:
+    """A list holds an equal item; a text holds a piece of itself."""
+    if isinstance(whole, str):
+        return isinstance(part, str) and part.casefold() in whole.casefold()
+    return isinstance(whole, list | tuple) and any(_same_scalar(item, part) for item in whole)
+
+
+def starts_with(whole: object, start: object) -> bool:
+    text, piece = _text(whole), _text(start)
+    return text is not None and piece is not None and text.startswith(piece)
+
+
+def ends_with(whole: object, end: object) -> bool:
+    text, piece = _text(whole), _text(end)
+    return text is not None and piece is not None and text.endswith(piece)
+
+
+def _text(value: object) -> str | None:
+    """Text as it compares. Whole numbers count as text here: issue numbers are ids, not quantities."""
+    if isinstance(value, str):
+        return value.casefold()
+    return str(int(value)) if is_integer(value) and value.bit_length() <= _WIDEST_INT else None
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known word most like `word`, if any is like it."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """The end of an error sentence: the nearest valid word, or all of them."""
+    found = nearest(word, known)
+    return f"did you mean {found}?" if found else f"known are {', '.join(known)}"
+
+
+def no_priority(value: object) -> str:
+    """The error sentence for something written where a priority belongs."""
+    hint = suggestion(value if isinstance(value, str) else "", PRIORITY_WORDS)
+    return f"{show(value)} is no priority; {hint} (or 0 to 3)"
+
+
+def spell(path: Path) -> str:
+    """A path as a rule writes it: `provider_status['claude-cli']`."""
+    text = str(path[0])
+    for key in path[1:]:
+        plain = isinstance(key, str) and key.isidentifier()
+        text += f".{key}" if plain else f"[{key!r}]"
+    return text
+
+
+def show(value: object, *, depth: int = 3) -> str:
+    """`value` for a log line or a trace: like `repr`, but short, and safe for values of any size and kind."""
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, str):
+        plain = str(value)
+        return repr(plain if len(plain) <= _LONGEST_TEXT else plain[: _LONGEST_TEXT - 1] + "…")
+    if isinstance(value, int):
+        return str(int(value)) if value.bit_length() <= _WIDEST_INT else "a very large number"
+    if depth and isinstance(value, Mapping):
+        pairs = [f"{show(key, depth=0)}: {show(item, depth=depth - 1)}" for key, item in value.items()]
+        return "{" + _join(pairs) + "}"
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return "[" + _join([show(item, depth=depth - 1) for item in value]) + "]"
+    return type(value).__name__
+
+
+def _join(parts: list[str]) -> str:
+    shown = parts[:_MOST_ITEMS]
+    return ", ".join(shown if len(parts) <= _MOST_ITEMS else [*shown, "…"])

@@ -1,0 +1,82 @@
+"""Rules as the operator wrote them, made ready: condition compiled, order fixed. Must not choose a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adw_modules.errors import ConfigError
+from adw_modules.routing.attributes import is_integer, show
+from adw_modules.routing.clauses import Condition, ConditionError
+from adw_modules.routing.conditions import compile_condition, compile_conditions
+
+DEFAULT_PRIORITY = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One ordered condition with its target. A missing half of the target comes from the defaults."""
+
+    name: str
+    priority: int  # higher is tried first
+    condition: Condition
+    written: Mapping[str, object] | str | None  # the condition as configured, for people
+    provider: str | None
+    model: str | None
+    reason: str | None
+
+
+def compile_rules(written: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """The rules in the order they are tried: higher priority first, file order on ties.
+
+    Raises ConfigError with one sentence for each rule that cannot be used.
+    """
+    rules, problems = [], []
+    for number, table in enumerate(written, start=1):
+        name = table.get("name") or f"rule-{number}"
+        try:
+            rules.append(_rule(name, table))
+        except ConditionError as error:
+            problems.append(f'routing rule "{name}": {error}')
+    if problems:
+        raise ConfigError(problems)
+    return tuple(sorted(rules, key=lambda rule: -rule.priority))
+
+
+def _rule(name: str, table: Mapping[str, Any]) -> Rule:
+    conditions, condition = table.get("conditions"), table.get("condition")
+    return Rule(
+        name=name,
+        priority=_priority(table.get("priority")),
+        condition=_structured(conditions) & _string(condition),
+        written=f"{conditions} and {condition}" if conditions and condition else conditions or condition,
+        provider=table.get("provider"),
+        model=table.get("model"),
+        reason=table.get("reason"),
+    )
+
+
+def _priority(value: object) -> int:
+    if value is None:
+        return DEFAULT_PRIORITY
+    if not is_integer(value):
+        raise ConditionError(f"priority is a whole number, not {show(value)}")
+    return value
+
+
+def _structured(conditions: object) -> Condition:
+    if not isinstance(conditions, Mapping | None):
+        raise ConditionError(
+            'conditions is a table, such as { priority = "critical" }; for text use condition'
+        )
+    return compile_conditions(conditions) if conditions else Condition()
+
+
+def _string(condition: object) -> Condition:
+    # Not `if condition`: an empty text is a mistake to report, not a rule that always matches.
+    if condition is None:
+        return Condition()
+    if not isinstance(condition, str):
+        raise ConditionError('condition is a text, such as "priority == 0"; for a table use conditions')
+    return compile_condition(condition)
