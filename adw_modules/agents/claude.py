@@ -148,10 +148,18 @@ class _State:
             self.api_error_status = _status(event.get("api_error_status")) or self.api_error_status
         else:
             self._count_call(event, message)
-        events = [said for block in _items(message.get("content")) if (said := _said(block))]
-        for said in events:
-            self.tail.add(said.snippet if isinstance(said, Text) else f"→ {said.name}")
-        return list(events)
+        return [said for block in _items(message.get("content")) if (said := self._said(block))]
+
+    def _said(self, block: object) -> Text | ToolUse | None:
+        content = _mapping(block)
+        if content.get("type") == "text" and (snippet := one_line(text := _text(content.get("text")))):
+            self.tail.add(text)
+            return Text(snippet=snippet)
+        if content.get("type") == "tool_use":
+            name = _word(content.get("name")) or "?"
+            self.tail.add(f"→ {name}")
+            return ToolUse(name=name)
+        return None
 
     def _count_call(self, event: Json, message: Json) -> None:
         usage = _call_usage(message.get("usage"))
@@ -253,15 +261,6 @@ def _retry_event(event: Json) -> Retry:
         max_retries=_number(event.get("max_retries")) or 0,
         delay=timedelta(milliseconds=delay),
     )
-
-
-def _said(block: object) -> Text | ToolUse | None:
-    content = _mapping(block)
-    if content.get("type") == "text" and (snippet := one_line(_text(content.get("text")))):
-        return Text(snippet=snippet)
-    if content.get("type") == "tool_use":
-        return ToolUse(name=_word(content.get("name")) or "?")
-    return None
 
 
 def _call_usage(value: object) -> ModelUsage | None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adw_modules.agents.stream import FinalRecord, StreamSummary
@@ -335,6 +335,7 @@ exits = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     exit_record=st.none() | exits,
     summary=summaries,
