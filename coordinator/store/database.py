@@ -1,0 +1,184 @@
+"""One open connection to SQLite or PostgreSQL and its transactions. Owns everything the two do differently.
+
+Holds no statement on our tables. Every driver error leaves here as StoreError in one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from adw_modules.errors import StoreError
+
+_BUSY_SECONDS = 30.0
+
+# SQLite's own words -> what happened and what to do. `{name}` is the database as the operator wrote it.
+_SENTENCES = {
+    "disk is full": "The disk that holds {name} is full: nothing was written; free some space and it goes on",
+    "disk I/O error": "The disk that holds {name} fails ({reason}): nothing was written",
+    "readonly": "{name} may not be written by this user or was opened for reading only",
+    "is locked": "Another program has kept {name} locked for more than 30 seconds",
+    "unable to open": "{name} cannot be opened: look at the permissions of the file and of its folder",
+}
+_DAMAGED = (
+    "{name} is damaged or is not a SQLite database ({reason}). Nothing was changed. To restore: stop the daemon, "
+    "move {name} away together with {name}-wal and {name}-shm if they exist, and put back a copy made with "
+    "`sqlite3 {name} '.backup COPY'`; without a copy start on an empty database: polling finds open issues again"
+)
+
+
+class Database:
+    """A connection that stays open, and transactions on it. Used from one thread only.
+
+    A connection lost to a PostgreSQL restart fails the transaction that notices; the next one connects anew.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+        self._begin = "BEGIN"
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "begin", self._begin_explicitly)
+        with self._translated():
+            self._connection = engine.connect()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that takes the write lock at once: all of it happens, or none."""
+        self._begin = "BEGIN IMMEDIATE"
+        with self._translated(), self._connection.begin():
+            yield self._connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view, no lock."""
+        self._begin = "BEGIN"
+        with self._translated(), self._connection.begin():
+            yield self._connection
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+    def _begin_explicitly(self, connection: Connection) -> None:
+        # The driver itself would begin late and for reading only; going on to write may then fail at once.
+        connection.exec_driver_sql(self._begin)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreError(_sentence(self.name, error.orig)) from error
+
+
+def open_database(url_or_path: str | Path, *, readonly: bool = False) -> Database:
+    """Connect; a SQLite file that does not exist is made, unless for reading. StoreError when that fails."""
+    url = _parsed(url_or_path)
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(_sqlite_path(url), readonly)
+    if url.get_backend_name() == "postgresql":
+        return _open_postgresql(url, readonly)
+    raise StoreError(f"{_shown(url)} is neither a path of a SQLite file nor a postgresql:// URL")
+
+
+def _parsed(url_or_path: str | Path) -> URL:
+    text = str(url_or_path)
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        # SQLAlchemy has dropped the short spelling that hosting providers still hand out.
+        return make_url(
+            text.replace("postgres://", "postgresql://", 1) if text.startswith("postgres://") else text
+        )
+    except ArgumentError as error:
+        raise StoreError("The database URL cannot be read: write postgresql://user@host/name") from error
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _sqlite_path(url: URL) -> Path:
+    if url.database in (None, "", ":memory:"):
+        raise StoreError("The store needs a SQLite file: what is only in memory would not survive a restart")
+    return Path(str(url.database))
+
+
+def _open_sqlite(path: Path, readonly: bool) -> Database:
+    if readonly:
+        if not path.exists():
+            raise StoreError(f"There is no database at {path} yet: start the daemon once")
+    else:
+        _make_private(path)
+    engine = create_engine("sqlite://", creator=_sqlite_connector(path, readonly), poolclass=NullPool)
+    return Database(engine, str(path))
+
+
+def _make_private(path: Path) -> None:
+    """Create the file for its owner only; SQLite gives the files it puts beside it the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def _sqlite_connector(path: Path, readonly: bool) -> Callable[[], sqlite3.Connection]:
+    # mode=rw never creates a file. A reader opens it the same way, because reading a write-ahead log means
+    # joining its shared index; `query_only` is what keeps it from writing.
+    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            _configure(connection, readonly)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    return connect
+
+
+def _configure(connection: sqlite3.Connection, readonly: bool) -> None:
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master")  # finds out now whether this is a database
+        return
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError("this file system cannot hold a write-ahead log")
+    # FULL: a claim must survive power loss, or the agent would be started twice.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _open_postgresql(url: URL, readonly: bool) -> Database:
+    options = {"options": "-c default_transaction_read_only=on"} if readonly else {}
+    arguments = {"connect_timeout": 10, "application_name": "coordinator", **options}
+    try:
+        driver = url.set(drivername="postgresql+psycopg")
+        engine = create_engine(driver, connect_args=arguments, poolclass=NullPool)
+    except ImportError as error:
+        raise StoreError("PostgreSQL needs its driver: pip install 'coordinator[postgresql]'") from error
+    return Database(engine, _shown(url))
+
+
+def _sentence(name: str, original: BaseException | None) -> str:
+    reason = " ".join(str(original).split())
+    if isinstance(original, sqlite3.DatabaseError):
+        for words, sentence in _SENTENCES.items():
+            if words in reason:
+                return sentence.format(name=name, reason=reason)
+        if (
+            type(original) is sqlite3.DatabaseError
+        ):  # SQLITE_CORRUPT and SQLITE_NOTADB have no class of their own
+            return _DAMAGED.format(name=name, reason=reason)
+    return f"The database {name} refused: {reason}"

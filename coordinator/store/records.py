@@ -1,0 +1,131 @@
+"""Values that go into and come out of the store beyond the shared nouns. Frozen, no behaviour, no SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol
+
+from adw_modules.tasks.model import ModelUsage, Task, TaskState
+
+PAUSED = "paused"  # key in the daemon state; any value means: start no new runs
+
+
+class TaskChange(StrEnum):
+    """What `Store.upsert_task` did."""
+
+    CREATED = "created"
+    REFRESHED = "refreshed"  # known task; something people or rules can see has changed
+    REOPENED = "reopened"  # finished or blocked task, queued again by a newer trigger
+    UNCHANGED = "unchanged"  # nothing was written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upserted:
+    """A task as it is now, and what the call changed."""
+
+    task: Task
+    change: TaskChange
+
+
+class Decision(Protocol):
+    """What `claim` needs of a routing decision. `trace` is any value JSON can hold (dataclasses included)."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def rule(self) -> str | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def trace(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """Why a run went where it went, as stored with it. `trace` is plain JSON data."""
+
+    run_id: int
+    provider: str
+    model: str
+    rule: str | None
+    reason: str
+    trace: Any
+    config_version: str
+    decided_at: datetime
+
+
+class OutboxKind(StrEnum):
+    """What is to be written to GitHub. The order of the spellings is the order of sending."""
+
+    PULL_REQUEST = "pull_request"
+    REPORT = "report"  # sticky comment and status labels
+
+
+class OutboxState(StrEnum):
+    """Where an outbox row is."""
+
+    PENDING = "pending"
+    DONE = "done"
+    DEAD = "dead"  # GitHub refuses it for good; a newer version makes it pending again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxItem:
+    """One thing to write to GitHub. `version` rises each time newer news arrives for the same row."""
+
+    item_id: int
+    task_id: int
+    kind: OutboxKind
+    version: int
+    tries: int
+    not_before: datetime
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Where a task goes when its run has ended, as planning decided it."""
+
+    state: TaskState
+    cause: str | None
+    wake_at: datetime | None
+    attempts: int
+    outbox: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRequest:
+    """What an operator asked the running daemon to do (`retry`, `cancel`, `pause` …), not answered yet."""
+
+    request_id: int
+    verb: str
+    task_id: int | None
+    argument: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One line of the audit trail."""
+
+    event_id: int
+    at: datetime
+    task_id: int | None
+    run_id: int | None
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What the runs that ended in a period used. `cost_usd` is the sum of the known costs only."""
+
+    runs: int
+    tokens: ModelUsage
+    cost_usd: Decimal
+    runs_of_unknown_cost: int

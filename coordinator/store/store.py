@@ -1,0 +1,383 @@
+"""The face of the store: each public method is one transaction, and each fact is one method.
+
+Synchronous on purpose: the daemon's loop is the only writer and a commit takes a fraction of a millisecond.
+No SQL stands here and no policy: what should happen next is decided in `adw_modules.tasks`.
+Every method raises StoreError, in one sentence, when the database cannot do its part: nothing was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection
+
+from adw_modules.errors import IllegalTransition
+from adw_modules.tasks.model import (
+    Cost,
+    IssueSnapshot,
+    Outcome,
+    Priority,
+    Refused,
+    Run,
+    RunOutcome,
+    Snapshot,
+    Task,
+    TaskRequest,
+    TaskState,
+    Usage,
+)
+from coordinator.store import audit, control, outbox, runs, schema, tasks
+from coordinator.store.database import Database, open_database
+from coordinator.store.records import (
+    PAUSED,
+    Decision,
+    DecisionRecord,
+    EventRecord,
+    OperatorRequest,
+    OutboxItem,
+    OutboxKind,
+    Settlement,
+    Totals,
+    Upserted,
+)
+
+
+class Store:
+    """Tasks, runs and everything that must survive the process. One connection, used from one thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url_or_path: str | Path, *, now: datetime, migrate: bool = True) -> Self:
+        """Open for writing; creates or upgrades the schema.
+
+        Commands that write beside a running daemon pass `migrate=False`: a schema that differs is refused then.
+        """
+        return cls._ready(
+            open_database(url_or_path),
+            lambda database: schema.bring_to_head(database, now) if migrate else schema.check(database),
+        )
+
+    @classmethod
+    def open_readonly(cls, url_or_path: str | Path) -> Self:
+        """Open for reading, also while a daemon writes; every writing method then raises StoreError."""
+        return cls._ready(open_database(url_or_path, readonly=True), schema.check)
+
+    @classmethod
+    def _ready(cls, database: Database, prepare: Callable[[Database], None]) -> Self:
+        try:
+            prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- issues become tasks -------------------------------------------------------------------
+
+    def upsert_task(self, request: TaskRequest, *, name: str, now: datetime) -> Upserted:
+        """Make, refresh or re-open the one task of an admitted issue. `name` counts only when it is made."""
+        with self._database.write() as conn:
+            return tasks.upsert(conn, request, name, now)
+
+    def refresh_issue(self, repo_id: int, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
+        """Follow a known issue's title, labels and priority without looking at its trigger."""
+        with self._database.write() as conn:
+            tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now)
+
+    def record_refusal(self, refused: Refused, *, name: str, now: datetime) -> Task:
+        """Remember an issue that may not become a task: blocked, with a cause that begins "refused: "."""
+        with self._database.write() as conn:
+            return tasks.refuse(conn, refused, name, now)
+
+    def tasks_for_issues(self, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
+        """The known ones of these issues, by issue number."""
+        with self._database.read() as conn:
+            return tasks.for_issues(conn, repo_id, numbers)
+
+    def open_tasks(self, repo_id: int) -> list[Task]:
+        """The tasks of a repository that are not terminal, by issue number."""
+        with self._database.read() as conn:
+            return tasks.still_open(conn, repo_id)
+
+    def mark_unlisted(self, repo_id: int, present_numbers: Collection[int], now: datetime) -> list[Task]:
+        """Compare with a complete listing: marks finished tasks that left it, returns open ones to confirm."""
+        with self._database.write() as conn:
+            return tasks.mark_unlisted(conn, repo_id, frozenset(present_numbers), now)
+
+    # --- planning and runs ---------------------------------------------------------------------
+
+    def snapshot(self, *, now: datetime, ready_limit: int, config_version: str) -> Snapshot:
+        """The facts of one planning step. Its cost does not depend on the number of finished tasks."""
+        with self._database.read() as conn:
+            return Snapshot(
+                now=now,
+                paused=control.get(conn, PAUSED) is not None,
+                running=tuple(runs.live(conn)),
+                ready=tasks.ready(conn, ready_limit),
+                due=tasks.due(conn, now),
+                config_version=config_version,
+            )
+
+    def claim(
+        self,
+        task_id: int,
+        *,
+        decision: Decision,
+        config_version: str,
+        run_dir_of: Callable[[Task, int], str],
+        now: datetime,
+    ) -> tuple[Task, Run] | None:
+        """Start the next run of a queued task: attempts, runs and token rise before anything is spawned.
+
+        `run_dir_of(task, token)` names the run directory. None when somebody else was faster.
+        """
+        with self._database.write() as conn:
+            claimed = runs.claim(
+                conn,
+                task_id,
+                decision=decision,
+                config_version=config_version,
+                run_dir_of=run_dir_of,
+                now=now,
+            )
+            if claimed is not None:
+                outbox.add(conn, task_id, OutboxKind.REPORT, now)
+                text = f"run {claimed[1].token} on {decision.provider}/{decision.model}"
+                audit.add(conn, now, "claimed", text, task_id=task_id, run_id=claimed[1].run_id)
+            return claimed
+
+    def mark_started(
+        self, run_id: int, *, now: datetime, shim_pid: int | None, child_pid: int | None
+    ) -> bool:
+        """The worker process exists. False when the run has ended already."""
+        with self._database.write() as conn:
+            return runs.mark_started(conn, run_id, now, shim_pid, child_pid)
+
+    def save_progress(self, run_id: int, token: int, *, offset: int, usage: Usage | None) -> bool:
+        """How far the output is counted (bytes) and, if given, the tokens so far. False when fenced out."""
+        with self._database.write() as conn:
+            return runs.save_progress(conn, run_id, token, offset, usage)
+
+    def request_stop(self, run_id: int, *, reason: str, outcome: Outcome, now: datetime) -> bool:
+        """Write down that a live run is to stop, before any signal is sent. Only the first request counts."""
+        with self._database.write() as conn:
+            task_id = runs.ask_to_stop(conn, run_id, reason, outcome)
+            if task_id is not None:
+                audit.add(conn, now, "stop_requested", reason, task_id=task_id, run_id=run_id)
+            return task_id is not None
+
+    def finish(
+        self,
+        run: Run,
+        *,
+        outcome: RunOutcome,
+        usage: Usage,
+        cost: Cost,
+        settlement: Settlement,
+        now: datetime,
+    ) -> bool:
+        """End a run: its record, usage, cost, the task's state and the outbox together.
+
+        False when this run is not the task's live one any more (another token, ended): nothing is written.
+        """
+        _refuse_running(settlement.state)
+        with self._database.write() as conn:
+            if not runs.settle(
+                conn, run, outcome=outcome, usage=usage, cost=cost, settlement=settlement, now=now
+            ):
+                return False
+            self._enqueue(conn, run.task_id, settlement.outbox, now)
+            text = f"{outcome.outcome}, task {settlement.state}: {outcome.detail}"
+            audit.add(conn, now, "finished", text, task_id=run.task_id, run_id=run.run_id)
+            return True
+
+    def transition(
+        self,
+        task_id: int,
+        *,
+        expected: TaskState,
+        state: TaskState,
+        cause: str | None,
+        wake_at: datetime | None,
+        now: datetime,
+        attempts: int | None = None,
+        outbox: tuple[str, ...] = (),
+    ) -> bool:
+        """Move a task that has no live run. False when it is not in the expected state any more.
+
+        Only `claim` leads into `running` and only `finish` out of it: anything else raises IllegalTransition.
+        """
+        _refuse_running(expected, state)
+        values: dict[str, Any] = {"state": state, "cause": cause, "wake_at": wake_at, "updated_at": now}
+        if attempts is not None:
+            values["attempts"] = attempts
+        with self._database.write() as conn:
+            if not tasks.move(conn, task_id, expected=expected, **values):
+                return False
+            self._enqueue(conn, task_id, outbox, now)
+            if state is not expected:  # a task that stays parked would fill the trail with its waking
+                audit.add(conn, now, state.value, cause or f"was {expected}", task_id=task_id)
+            return True
+
+    def open_runs(self) -> list[tuple[Task, Run]]:
+        """All live runs with their tasks, oldest first."""
+        with self._database.read() as conn:
+            return runs.live(conn)
+
+    # --- outbox --------------------------------------------------------------------------------
+
+    def due_outbox(self, now: datetime, limit: int) -> list[OutboxItem]:
+        """What may be sent now: pull requests first, then reports, each by age."""
+        with self._database.read() as conn:
+            return outbox.due(conn, now, limit)
+
+    def outbox_done(self, item_id: int, version: int) -> bool:
+        """This version has been written to GitHub. False when newer news came meanwhile: it stays pending."""
+        with self._database.write() as conn:
+            return outbox.done(conn, item_id, version)
+
+    def outbox_retry(self, item_id: int, *, not_before: datetime, error: str) -> None:
+        """Sending failed; look at it again then."""
+        with self._database.write() as conn:
+            outbox.retry(conn, item_id, not_before, error)
+
+    def outbox_dead(self, item_id: int, error: str, *, version: int | None = None) -> bool:
+        """GitHub refuses it for good. With a version: False, and still pending, when newer news came."""
+        with self._database.write() as conn:
+            return outbox.give_up(conn, item_id, error, version)
+
+    def dead_outbox(self) -> list[OutboxItem]:
+        """What could not be written to GitHub, newest first."""
+        with self._database.read() as conn:
+            return outbox.dead(conn)
+
+    def next_outbox_at(self) -> datetime | None:
+        """The earliest moment at which something may be sent (may be past); None when nothing is pending."""
+        with self._database.read() as conn:
+            return outbox.next_at(conn)
+
+    def record_comment(self, task_id: int, comment_id: int) -> None:
+        """The sticky comment of the issue."""
+        with self._database.write() as conn:
+            tasks.change(conn, task_id, comment_id=comment_id)
+
+    def record_pull(self, task_id: int, number: int, url: str) -> None:
+        """The pull request of the issue."""
+        with self._database.write() as conn:
+            tasks.change(conn, task_id, pr_number=number, pr_url=url)
+
+    # --- operator, daemon state, audit ---------------------------------------------------------
+
+    def add_request(self, verb: str, task_id: int | None, argument: str | None, now: datetime) -> int:
+        """Ask the running daemon for something; the id to read its answer by."""
+        with self._database.write() as conn:
+            return control.ask(conn, verb, task_id, argument, now)
+
+    def pending_requests(self) -> list[OperatorRequest]:
+        """Requests without an answer, oldest first."""
+        with self._database.read() as conn:
+            return control.pending(conn)
+
+    def finish_request(self, request_id: int, answer: str) -> None:
+        """Answer a request, once: a second answer is ignored."""
+        with self._database.write() as conn:
+            control.answer(conn, request_id, answer)
+
+    def request_answer(self, request_id: int) -> str | None:
+        """The daemon's answer; None while there is none."""
+        with self._database.read() as conn:
+            return control.answer_to(conn, request_id)
+
+    def get_state(self, key: str) -> str | None:
+        """A fact about the daemon; None when it is not set."""
+        with self._database.read() as conn:
+            return control.get(conn, key)
+
+    def set_state(self, key: str, value: str | None) -> None:
+        """Keep a fact about the daemon; None forgets it. `records.PAUSED` is the one the snapshot reads."""
+        with self._database.write() as conn:
+            control.put(conn, key, value)
+
+    def add_event(self, task_id: int | None, run_id: int | None, kind: str, text: str, now: datetime) -> None:
+        """Add a line to the audit trail."""
+        with self._database.write() as conn:
+            audit.add(conn, now, kind, text, task_id=task_id, run_id=run_id)
+
+    def events_for(self, task_id: int, limit: int) -> list[EventRecord]:
+        """The newest lines about a task, oldest of them first."""
+        with self._database.read() as conn:
+            return audit.of_task(conn, task_id, limit)
+
+    # --- reading for people --------------------------------------------------------------------
+
+    def find_task(self, repo: str | None, number: int) -> list[Task]:
+        """The tasks of issue `number`: in one repository ("owner/name"), or in all of them."""
+        with self._database.read() as conn:
+            return tasks.by_number(conn, repo, number)
+
+    def tasks(self, states: Collection[TaskState] | None = None, limit: int = 1000) -> list[Task]:
+        """Tasks in these states (None: all), newest first."""
+        with self._database.read() as conn:
+            return tasks.in_states(conn, tuple(TaskState) if states is None else states, limit)
+
+    def get_task(self, task_id: int) -> Task | None:
+        """One task by our own id."""
+        with self._database.read() as conn:
+            return tasks.one(conn, task_id)
+
+    def runs_of(self, task_id: int) -> list[Run]:
+        """All runs of a task, oldest first."""
+        with self._database.read() as conn:
+            return runs.of_task(conn, task_id)
+
+    def decision_of(self, run_id: int) -> DecisionRecord | None:
+        """Why a run went to its provider and model."""
+        with self._database.read() as conn:
+            return runs.decision_of(conn, run_id)
+
+    def usage_of(self, run_id: int) -> Usage:
+        """Tokens of a run as last saved; of unknown source when nothing was."""
+        with self._database.read() as conn:
+            return runs.usage_of(conn, run_id)
+
+    def cost_of(self, run_id: int) -> Cost | None:
+        """What an ended run cost; None while it is live."""
+        with self._database.read() as conn:
+            return runs.cost_of(conn, run_id)
+
+    def counts_by_state(self) -> dict[TaskState, int]:
+        """How many tasks are in each state; every state is a key."""
+        with self._database.read() as conn:
+            return tasks.counts(conn)
+
+    def totals(self, since: datetime) -> Totals:
+        """Tokens and cost of the runs that ended since then."""
+        with self._database.read() as conn:
+            return runs.totals(conn, since)
+
+    @staticmethod
+    def _enqueue(conn: Connection, task_id: int, kinds: tuple[str, ...], now: datetime) -> None:
+        for kind in kinds:
+            outbox.add(conn, task_id, kind, now)
+
+
+def _refuse_running(*states: TaskState) -> None:
+    if TaskState.RUNNING in states:
+        raise IllegalTransition("a task is running exactly while it has a live run: use claim and finish")

@@ -1,0 +1,203 @@
+"""The tables and their indexes, in one place. Owns the schema; holds no statements.
+
+A change here needs a new file in `migrations/versions` and a new last entry in `schema.REVISIONS`;
+a test compares what the migrations build with what stands here.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSource
+from coordinator.store.records import OutboxKind, OutboxState
+from coordinator.store.types import (
+    CleanText,
+    DecimalText,
+    EnumText,
+    JsonText,
+    LabelText,
+    PriorityNumber,
+    RowId,
+    UtcTime,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row per issue, for ever: see docs/decisions/0002-one-row-per-issue.md.
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", RowId, primary_key=True),
+    Column("name", CleanText, nullable=False),
+    Column("repo", CleanText, nullable=False),
+    Column("repo_id", BigInteger, nullable=False),
+    Column("issue_number", BigInteger, nullable=False),
+    Column("title", CleanText, nullable=False),
+    Column("snapshot_title", CleanText, nullable=False),
+    Column("snapshot_body", CleanText, nullable=False),
+    Column("url", CleanText, nullable=False),
+    Column("labels", LabelText, nullable=False),
+    Column("author", CleanText, nullable=False),
+    Column("priority", PriorityNumber, nullable=False),
+    Column("trigger_event_id", BigInteger, nullable=False),
+    Column("triggered_by", CleanText, nullable=False),
+    Column("state", EnumText(TaskState), nullable=False),
+    Column("cause", CleanText),
+    Column("wake_at", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("last_outcome", EnumText(Outcome)),
+    Column("last_failure_class", EnumText(FailureClass)),
+    Column("last_provider", CleanText),
+    Column("last_model", CleanText),
+    Column("comment_id", BigInteger),
+    Column("pr_number", BigInteger),
+    Column("pr_url", CleanText),
+    Column("listed", Boolean, nullable=False),
+    Column("issue_updated_at", UtcTime, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    UniqueConstraint("repo_id", "issue_number"),
+    CheckConstraint("attempts >= 0", name="attempts_not_negative"),
+)
+Index("ix_tasks_dispatch_order", tasks.c.state, tasks.c.priority, tasks.c.created_at, tasks.c.task_id)
+Index("ix_tasks_wake", tasks.c.state, tasks.c.wake_at)
+Index("ix_tasks_repository_state", tasks.c.repo_id, tasks.c.state)
+Index("ix_tasks_repository_listed", tasks.c.repo_id, tasks.c.listed)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", RowId, primary_key=True),
+    Column("task_id", RowId, ForeignKey("tasks.task_id"), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("provider", CleanText, nullable=False),
+    Column("model", CleanText, nullable=False),
+    Column("rule", CleanText),
+    Column("config_version", CleanText, nullable=False),
+    Column("run_dir", CleanText, nullable=False),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Column("stop_reason", CleanText),
+    Column("stop_outcome", EnumText(Outcome)),
+    Column("outcome", EnumText(Outcome)),
+    Column("failure_class", EnumText(FailureClass)),
+    Column("detail", CleanText),
+    Column("exit_code", Integer),
+    Column("exit_signal", Integer),
+    Column("stream_offset", BigInteger, nullable=False),
+    Column("shim_pid", Integer),  # for people and `doctor`; liveness is the lock in the run directory
+    Column("child_pid", Integer),
+    Column("usage_source", EnumText(UsageSource)),
+    Column("reported_cost_usd", DecimalText),
+    Column("cost_usd", DecimalText),
+    Column("priced_by", CleanText),
+    UniqueConstraint("task_id", "token"),
+)
+# The database itself refuses a second live run of a task.
+Index(
+    "uq_runs_live",
+    runs.c.task_id,
+    unique=True,
+    sqlite_where=text("finished_at IS NULL"),
+    postgresql_where=text("finished_at IS NULL"),
+)
+Index("ix_runs_finished_at", runs.c.finished_at)
+
+# Provider, model, rule and configuration of the decision stand in the run it led to.
+routing_decisions = Table(
+    "routing_decisions",
+    metadata,
+    Column("run_id", RowId, ForeignKey("runs.run_id"), primary_key=True, autoincrement=False),
+    Column("reason", CleanText, nullable=False),
+    Column("trace", JsonText, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("run_id", RowId, ForeignKey("runs.run_id"), primary_key=True, autoincrement=False),
+    Column("model", CleanText, primary_key=True),
+    Column("input", BigInteger, nullable=False),
+    Column("cache_read", BigInteger, nullable=False),
+    Column("cache_write_5m", BigInteger, nullable=False),
+    Column("cache_write_1h", BigInteger, nullable=False),
+    Column("output", BigInteger, nullable=False),
+    Column("reasoning", BigInteger, nullable=False),
+)
+
+# One row per task and kind, used again and again: `version` only rises, so a late "done" hides no newer news.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("item_id", RowId, primary_key=True),
+    Column("task_id", RowId, ForeignKey("tasks.task_id"), nullable=False),
+    Column("kind", EnumText(OutboxKind), nullable=False),
+    Column("state", EnumText(OutboxState), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("not_before", UtcTime, nullable=False),
+    Column("queued_at", UtcTime, nullable=False),
+    Column("error", CleanText),
+    UniqueConstraint("task_id", "kind"),
+)
+Index("ix_outbox_send_order", outbox.c.state, outbox.c.kind, outbox.c.queued_at, outbox.c.item_id)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", RowId, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("task_id", RowId, ForeignKey("tasks.task_id")),
+    Column("run_id", RowId, ForeignKey("runs.run_id")),
+    Column("kind", CleanText, nullable=False),
+    Column("text", CleanText, nullable=False),
+)
+Index("ix_events_task", events.c.task_id, events.c.event_id)
+
+operator_requests = Table(
+    "operator_requests",
+    metadata,
+    Column("request_id", RowId, primary_key=True),
+    Column("verb", CleanText, nullable=False),
+    Column("task_id", RowId, ForeignKey("tasks.task_id")),
+    Column("argument", CleanText),
+    Column("created_at", UtcTime, nullable=False),
+    Column("answer", CleanText),
+)
+Index(
+    "ix_operator_requests_pending",
+    operator_requests.c.request_id,
+    sqlite_where=text("answer IS NULL"),
+    postgresql_where=text("answer IS NULL"),
+)
+
+daemon_state = Table(
+    "daemon_state",
+    metadata,
+    Column("key", CleanText, primary_key=True),
+    Column("value", CleanText, nullable=False),
+)

@@ -1,0 +1,267 @@
+"""Statements on tasks: one row per issue. Owns when a known issue is refreshed, re-opened or left alone.
+
+Each function works inside the caller's transaction; claims and settlements of runs are in `runs.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from adw_modules.tasks.model import IssueSnapshot, Priority, Refused, Task, TaskRequest, TaskState
+from coordinator.store import audit, outbox
+from coordinator.store.records import OutboxKind, TaskChange, Upserted
+from coordinator.store.tables import tasks
+from coordinator.store.types import clean_text
+
+REFUSED = "refused: "  # how the cause of a refused issue begins; intake's reason follows
+
+OPEN_STATES = tuple(state for state in TaskState if not state.is_terminal)
+_WAITING = (TaskState.RETRY_WAIT, TaskState.BLOCKED)
+# A newer trigger starts these over. A running task stays as it was admitted until its run has ended.
+_REOPENABLE = (TaskState.BLOCKED, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+
+_FIELDS = tuple(field.name for field in fields(Task))
+COLUMNS = tuple(tasks.c[name] for name in _FIELDS)
+
+# Parameters that address a row begin with `at_`: plain column names mean "set this column" to SQLAlchemy.
+_ONE = select(*COLUMNS).where(tasks.c.task_id == bindparam("at_task"))
+_BY_ISSUE = select(*COLUMNS).where(
+    tasks.c.repo_id == bindparam("at_repo"), tasks.c.issue_number == bindparam("at_number")
+)
+_BY_ISSUES = select(*COLUMNS).where(
+    tasks.c.repo_id == bindparam("at_repo"), tasks.c.issue_number.in_(bindparam("at_numbers", expanding=True))
+)
+_BY_NUMBER = select(*COLUMNS).where(tasks.c.issue_number == bindparam("at_number")).order_by(tasks.c.task_id)
+_BY_STATES = (
+    select(*COLUMNS)
+    .where(tasks.c.state.in_(bindparam("at_states", expanding=True)))
+    .order_by(tasks.c.task_id.desc())
+    .limit(bindparam("at_limit"))
+)
+_OPEN = (
+    select(*COLUMNS)
+    .where(tasks.c.repo_id == bindparam("at_repo"), tasks.c.state.in_(OPEN_STATES))
+    .order_by(tasks.c.issue_number)
+)
+_LISTED = select(tasks.c.task_id, tasks.c.issue_number, tasks.c.state).where(
+    tasks.c.repo_id == bindparam("at_repo"), tasks.c.listed.is_(True)
+)
+_READY = (
+    select(*COLUMNS)
+    .where(tasks.c.state == TaskState.QUEUED)
+    .order_by(tasks.c.priority, tasks.c.created_at, tasks.c.task_id)
+    .limit(bindparam("at_limit"))
+)
+_DUE = (
+    select(*COLUMNS)
+    .where(tasks.c.state.in_(_WAITING), tasks.c.wake_at <= bindparam("at_now"))
+    .order_by(tasks.c.wake_at, tasks.c.task_id)
+)
+_COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
+_INSERT = insert(tasks).returning(*COLUMNS)
+_CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
+_CHANGE_AND_READ = _CHANGE.returning(*COLUMNS)
+_MOVE = _CHANGE.where(tasks.c.state == bindparam("at_state"))
+
+
+def task_of(row: Sequence[Any]) -> Task:
+    """A Task from a row of `COLUMNS`."""
+    return Task(**dict(zip(_FIELDS, row, strict=True)))
+
+
+def one(conn: Connection, task_id: int) -> Task | None:
+    row = conn.execute(_ONE, {"at_task": task_id}).one_or_none()
+    return None if row is None else task_of(row)
+
+
+def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime) -> Upserted:
+    """Make, refresh or re-open the task of an admitted issue; a report follows the first and the last."""
+    known = _by_issue(conn, request.issue)
+    if known is None:
+        values = _new(request.issue, name, now) | _shown(request.issue, request.priority) | _admitted(request)
+        return _announce(conn, _insert(conn, values | {"state": TaskState.QUEUED}), TaskChange.CREATED, now)
+    wanted = _shown(request.issue, request.priority, known)
+    is_newer = request.trigger.event_id > known.trigger_event_id
+    if is_newer and known.state in _REOPENABLE:
+        task = _change(conn, known, wanted | _admitted(request) | _started_over(), now)
+        return _announce(conn, task, TaskChange.REOPENED, now)
+    if is_newer and known.state is not TaskState.RUNNING:
+        # Not started yet: the newest approved text is the one to work on.
+        wanted |= _admitted(request)
+    task = _change(conn, known, wanted, now)
+    return Upserted(task=task, change=TaskChange.UNCHANGED if task is known else TaskChange.REFRESHED)
+
+
+def refresh(conn: Connection, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
+    """Bring what people and rules see of a known issue up to date; an unknown issue is left unknown."""
+    known = _by_issue(conn, issue)
+    if known is not None:
+        _change(conn, known, _shown(issue, priority, known), now)
+
+
+def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task:
+    """Remember an issue that may not become a task. The state of an admitted task is never touched.
+
+    The trigger is not kept: whatever is admitted later, even the same label event after its actor was
+    given write permission, opens the task. Nor is the text: nobody trusted has approved it.
+    """
+    cause = REFUSED + refused.reason
+    known = _by_issue(conn, refused.issue)
+    if known is None:
+        return _insert_refused(conn, refused, name, cause, now)
+    wanted = _shown(refused.issue, known.priority, known)
+    if known.cause != cause and is_refused(known):
+        audit.add(conn, now, "refused", refused.reason, task_id=known.task_id)
+        wanted |= {"cause": cause}
+    return _change(conn, known, wanted, now)
+
+
+def is_refused(task: Task) -> bool:
+    """True for the record of an issue that was never admitted since it was refused."""
+    return task.state is TaskState.BLOCKED and (task.cause or "").startswith(REFUSED)
+
+
+def for_issues(conn: Connection, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
+    rows = conn.execute(_BY_ISSUES, {"at_repo": repo_id, "at_numbers": list(numbers)})
+    return {task.issue_number: task for task in map(task_of, rows)}
+
+
+def by_number(conn: Connection, repo: str | None, number: int) -> list[Task]:
+    found = map(task_of, conn.execute(_BY_NUMBER, {"at_number": number}))
+    return [task for task in found if repo is None or task.repo.lower() == repo.lower()]
+
+
+def in_states(conn: Connection, states: Collection[TaskState], limit: int) -> list[Task]:
+    rows = conn.execute(_BY_STATES, {"at_states": list(states), "at_limit": limit})
+    return [task_of(row) for row in rows]
+
+
+def still_open(conn: Connection, repo_id: int) -> list[Task]:
+    return [task_of(row) for row in conn.execute(_OPEN, {"at_repo": repo_id})]
+
+
+def ready(conn: Connection, limit: int) -> tuple[Task, ...]:
+    return tuple(task_of(row) for row in conn.execute(_READY, {"at_limit": limit}))
+
+
+def due(conn: Connection, now: datetime) -> tuple[Task, ...]:
+    return tuple(task_of(row) for row in conn.execute(_DUE, {"at_now": now}))
+
+
+def counts(conn: Connection) -> dict[TaskState, int]:
+    found = {row[0]: row[1] for row in conn.execute(_COUNTS)}
+    return {state: found.get(state, 0) for state in TaskState}
+
+
+def mark_unlisted(conn: Connection, repo_id: int, present: Collection[int], now: datetime) -> list[Task]:
+    """Open tasks whose issue is missing from a complete listing; finished ones are marked at once.
+
+    Absence is only a hint (a listing may be late), so an open task stays listed until the caller has
+    asked for the issue itself and moved the task.
+    """
+    absent = [row for row in conn.execute(_LISTED, {"at_repo": repo_id}) if row.issue_number not in present]
+    for row in absent:
+        if row.state.is_terminal:
+            conn.execute(_CHANGE, {"at_task": row.task_id, "listed": False, "updated_at": now})
+    open_numbers = [row.issue_number for row in absent if not row.state.is_terminal]
+    found = for_issues(conn, repo_id, open_numbers) if open_numbers else {}
+    return [found[number] for number in sorted(found)]
+
+
+def move(conn: Connection, task_id: int, *, expected: TaskState, **values: Any) -> bool:
+    """Change a task that is still in the expected state; False when it is not (any more)."""
+    return conn.execute(_MOVE, {"at_task": task_id, "at_state": expected, **values}).rowcount == 1
+
+
+def change(conn: Connection, task_id: int, **values: Any) -> None:
+    conn.execute(_CHANGE, {"at_task": task_id, **values})
+
+
+def _by_issue(conn: Connection, issue: IssueSnapshot) -> Task | None:
+    row = conn.execute(_BY_ISSUE, {"at_repo": issue.repo_id, "at_number": issue.number}).one_or_none()
+    return None if row is None else task_of(row)
+
+
+def _insert(conn: Connection, values: dict[str, Any]) -> Task:
+    return task_of(conn.execute(_INSERT, values).one())
+
+
+def _insert_refused(conn: Connection, refused: Refused, name: str, cause: str, now: datetime) -> Task:
+    values = _new(refused.issue, name, now) | _shown(refused.issue, Priority.NORMAL)
+    values |= {"state": TaskState.BLOCKED, "cause": cause, "trigger_event_id": 0}
+    values |= {"triggered_by": refused.trigger.actor if refused.trigger else ""}
+    values |= {"snapshot_title": "", "snapshot_body": ""}
+    task = _insert(conn, values)
+    audit.add(conn, now, "refused", refused.reason, task_id=task.task_id)
+    return task
+
+
+def _change(conn: Connection, known: Task, wanted: dict[str, Any], now: datetime) -> Task:
+    """The task with what is wanted; the very same object, and nothing written, when nothing differs."""
+    differing = {key: value for key, value in wanted.items() if getattr(known, key) != value}
+    if not differing:
+        return known
+    values = {"at_task": known.task_id, "updated_at": now, **differing}
+    return task_of(conn.execute(_CHANGE_AND_READ, values).one())
+
+
+def _announce(conn: Connection, task: Task, what: TaskChange, now: datetime) -> Upserted:
+    outbox.add(conn, task.task_id, OutboxKind.REPORT, now)
+    audit.add(conn, now, what.value, f"label applied by {task.triggered_by}", task_id=task.task_id)
+    return Upserted(task=task, change=what)
+
+
+def _new(issue: IssueSnapshot, name: str, now: datetime) -> dict[str, Any]:
+    return {
+        "name": name,
+        "repo_id": issue.repo_id,
+        "issue_number": issue.number,
+        "author": issue.author,
+        "attempts": 0,
+        "runs": 0,
+        "token": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _shown(issue: IssueSnapshot, priority: Priority, known: Task | None = None) -> dict[str, Any]:
+    """What follows the issue at each poll. An answer older than what we know proves only that it is listed."""
+    if known is not None and issue.updated_at < known.issue_updated_at:
+        return {"listed": True}
+    return {
+        "repo": issue.repo,
+        "title": clean_text(issue.title),
+        "url": issue.url,
+        "labels": issue.labels,
+        "priority": priority,
+        "issue_updated_at": issue.updated_at,
+        "listed": True,
+    }
+
+
+def _admitted(request: TaskRequest) -> dict[str, Any]:
+    """What one trigger approved: this text, by this person."""
+    return {
+        "snapshot_title": request.issue.title,
+        "snapshot_body": request.issue.body,
+        "trigger_event_id": request.trigger.event_id,
+        "triggered_by": request.trigger.actor,
+    }
+
+
+def _started_over() -> dict[str, Any]:
+    """A new life. `runs`, `token`, comment and pull request stay: they belong to the issue."""
+    return {
+        "state": TaskState.QUEUED,
+        "cause": None,
+        "wake_at": None,
+        "attempts": 0,
+        "last_outcome": None,
+        "last_failure_class": None,
+    }
