@@ -6,6 +6,7 @@ read the log back: the store is the record, this is for people and their scripts
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -104,7 +105,9 @@ def _append_line(path: Path, line: bytes) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # A full disk may have cut the line before: it must not swallow this one.
+        # A full disk may have cut the line before: it must not swallow this one. The lock is there for
+        # this look: the size of a file can be seen in the middle of somebody else's write.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
         is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         data = (b"\n" if is_cut else b"") + line + b"\n"
