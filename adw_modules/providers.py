@@ -81,6 +81,8 @@ class Provider:
         """One pass, so that braces inside a value stay text."""
 
         def value(found: re.Match[str]) -> str:
+            if found[2] not in PLACEHOLDERS:
+                return found[0]
             if found[2] not in values:
                 raise CoordinatorError(
                     f"provider {self.name}: the template needs {{{found[2]}}}, and none is given"
@@ -100,9 +102,17 @@ def _template_problems(name: str, template: Sequence[str]) -> list[str]:
     if not template or not template[0].strip():
         return [f"provider {name}: command_template names no program"]
     if _PLACEHOLDER.search(template[0]):
-        return [f"provider {name}: the program in command_template is a placeholder; it has to be fixed"]
+        return [f"provider {name}: the program in command_template has to be fixed, not a placeholder"]
     found = [match for element in template for match in _PLACEHOLDER.finditer(element)]
-    return [_placeholder_problem(name, match) for match in found if match[1] or match[2] not in PLACEHOLDERS]
+    return [_placeholder_problem(name, match) for match in found if _is_wrong(match)]
+
+
+def _is_wrong(found: re.Match[str]) -> bool:
+    """A known name in braces is a placeholder, doubled braces around another name are text."""
+    is_doubled = (
+        found.string[found.start() - 1 : found.start()] == "{" and found.string[found.end() :][:1] == "}"
+    )
+    return bool(found[1]) or (found[2] not in PLACEHOLDERS and not is_doubled)
 
 
 def _placeholder_problem(name: str, found: re.Match[str]) -> str:
@@ -227,8 +237,10 @@ def _load(tables: Mapping[str, Any], project_root: Path | None) -> dict[str, Pro
 
 def _workspaces_root(tables: Mapping[str, Any], project_root: Path | None) -> Path | None:
     """Where agents write, as `[coordinator] state_dir` and `[worktree] base_dir` place it."""
+    from adw_modules.config import CoordinatorSettings, WorktreeSettings  # it imports PLACEHOLDERS from here
+
     if project_root is None:
         return None
-    state_dir: str = (tables.get("coordinator") or {}).get("state_dir", ".coordinator")
-    base_dir: str = (tables.get("worktree") or {}).get("base_dir", "trees")
+    state_dir: str = (tables.get("coordinator") or {}).get("state_dir", CoordinatorSettings().state_dir)
+    base_dir: str = (tables.get("worktree") or {}).get("base_dir", WorktreeSettings().base_dir)
     return (project_root / state_dir / base_dir).resolve()

@@ -67,9 +67,6 @@ class Condition:
         """The attributes the condition looks at, without their paths, in the order of first use."""
         return tuple(dict.fromkeys(str(path[0]) for clause in self.clauses for path in clause.paths))
 
-    def __and__(self, other: Condition) -> Condition:
-        return Condition(clauses=self.clauses + other.clauses)
-
 
 def _value(value: object) -> str:
     return "not known" if value is None else show(value)

@@ -46,11 +46,13 @@ def compile_rules(written: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
 
 def _rule(name: str, table: Mapping[str, Any]) -> Rule:
     conditions, condition = table.get("conditions"), table.get("condition")
+    if conditions is not None and condition is not None:
+        raise ConditionError("both condition and conditions are given; keep one of them")
     return Rule(
         name=name,
         priority=_priority(table.get("priority")),
-        condition=_structured(conditions) & _string(condition),
-        written=f"{conditions} and {condition}" if conditions and condition else conditions or condition,
+        condition=_structured(conditions) if condition is None else _string(condition),
+        written=conditions or condition,
         provider=table.get("provider"),
         model=table.get("model"),
         reason=table.get("reason"),
@@ -74,9 +76,6 @@ def _structured(conditions: object) -> Condition:
 
 
 def _string(condition: object) -> Condition:
-    # Not `if condition`: an empty text is a mistake to report, not a rule that always matches.
-    if condition is None:
-        return Condition()
     if not isinstance(condition, str):
         raise ConditionError('condition is a text, such as "priority == 0"; for a table use conditions')
     return compile_condition(condition)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from adw_modules.config import CoordinatorSettings, LlmSettings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.providers import ProviderManager, as_mapping
 from adw_modules.routing.attributes import Attrs, show
@@ -111,7 +112,7 @@ class ModelRouter:
         self._asks_status = any("provider_status" in rule.condition.attributes for rule in self.rules)
         self._providers = providers
         self._now = now
-        self._timezone = _timezone((tables.get("coordinator") or {}).get("timezone") or "UTC")
+        self._timezone = _timezone(tables.get("coordinator") or {})
 
     def route(self, attrs: Attrs) -> tuple[str, str]:
         """The provider and model for a task, logged in two lines. Raises CoordinatorError if none can."""
@@ -196,9 +197,11 @@ class ModelRouter:
         return known
 
     def _default_target(self, routing: Mapping[str, Any], llm: Mapping[str, Any]) -> Target:
-        model = routing.get("default_model") or llm.get("model_default") or ""
-        offered = self._offered_by.get(model) if routing.get("default_model") else None
-        return Target(routing.get("default_provider") or offered or llm.get("provider") or "", model)
+        own_model = routing.get("default_model")
+        offered = self._offered_by.get(own_model) if own_model else None
+        provider = routing.get("default_provider") or offered or llm.get("provider")
+        model = own_model or llm.get("model_default")
+        return Target(provider or LlmSettings().provider, model or LlmSettings().model_default)
 
 
 def _decision(
@@ -229,7 +232,8 @@ def _status(providers: ProviderManager) -> dict[str, str]:
     return {name: "up" if providers.availability(name).available else "down" for name in providers.names}
 
 
-def _timezone(name: str) -> tzinfo:
+def _timezone(coordinator: Mapping[str, Any]) -> tzinfo:
+    name = coordinator.get("timezone") or CoordinatorSettings().timezone
     if name == "UTC":  # known even where no time zone database is installed
         return UTC
     try:
