@@ -70,14 +70,21 @@ def create(path: Path, *, branch: str, files: dict[str, str]) -> None:
     (path / "refs" / "heads").mkdir(parents=True)
     (path / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
     (path / "config").write_text(_CONFIG)
-    git(path, "fast-import", "--quiet", stdin=_first_commit(branch, files))
+    add_commit(path, branch=branch, files=files, message="First version")
 
 
-def _first_commit(branch: str, files: dict[str, str]) -> bytes:
-    parts = [
-        f"commit refs/heads/{branch}\ncommitter Sample Author <sample@localhost> {_FIRST_COMMIT_AT} +0000\n"
-    ]
-    parts.append(_data("First version\n"))
+def add_commit(
+    path: Path, *, branch: str, files: dict[str, str], message: str, start: str | None = None
+) -> None:
+    """Commit `files` on `branch`; a new branch begins at the branch `start`, or at nothing."""
+    git(path, "fast-import", "--quiet", stdin=_commit_stream(branch, files, message, start))
+
+
+def _commit_stream(branch: str, files: dict[str, str], message: str, start: str | None) -> bytes:
+    who = f"Sample Author <sample@localhost> {_FIRST_COMMIT_AT} +0000"
+    parts = [f"commit refs/heads/{branch}\ncommitter {who}\n{_data(message + chr(10))}"]
+    if start is not None:
+        parts.append(f"from refs/heads/{start}^0\n")
     for name, text in sorted(files.items()):
         mode = "100755" if text.startswith("#!") else "100644"
         parts.append(f'M {mode} inline "{name}"\n{_data(text)}')

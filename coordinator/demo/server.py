@@ -206,6 +206,11 @@ class GitHubServer:
         with self._changing():
             self._forge.repository(full_name).archived = True
 
+    def disable_issues(self, full_name: str) -> None:
+        """Turn the issues of a repository off: opening one is answered 410."""
+        with self._changing():
+            self._forge.repository(full_name).has_issues = False
+
     def git_url(self, full_name: str) -> str:
         """The path of the bare repository."""
         return str(self._repository(full_name).git_dir)
@@ -217,6 +222,14 @@ class GitHubServer:
     def branch_sha(self, full_name: str, branch: str) -> str | None:
         """The commit a branch of the bare repository points to; None when it does not exist."""
         return self._repository(full_name).sha(branch)
+
+    def push_branch(self, full_name: str, branch: str, files: dict[str, str]) -> str:
+        """Make a new branch, one commit of `files` ahead of the default branch; gives the commit's id."""
+        with self._changing():
+            repository = self._forge.repository(full_name)
+            start = repository.default_branch
+            bare.add_commit(repository.git_dir, branch=branch, files=files, message="More", start=start)
+            return repository.sha(branch) or ""
 
     def set_permission(self, full_name: str, login: str, role: str) -> None:
         """admin, maintain, write, triage, read or none."""
@@ -313,6 +326,29 @@ class GitHubServer:
         with self._changing():
             repository = self._forge.repository(full_name)
             self._forge.delete_comment(repository, repository.comments[comment_id])
+
+    def add_pull(
+        self,
+        full_name: str,
+        *,
+        head: str,
+        title: str = "A pull request",
+        body: str | None = "",
+        author: str | None = None,
+        base: str | None = None,
+        draft: bool = True,
+        labels: list[str] | tuple[str, ...] = (),
+    ) -> int:
+        """Open a pull request from the branch `head`, as somebody else than the program under test would."""
+        with self._changing():
+            repository = self._forge.repository(full_name)
+            user = self._forge.user(author) if author else repository.owner
+            target = base or repository.default_branch
+            issue = self._forge.add_pull(
+                repository, title=title, body=body, author=user, head=head, base=target, draft=draft
+            )
+            self._forge.put_labels(repository, issue, labels, user)
+            return issue.number
 
     # Limits ---------------------------------------------------------------------------------------
 
