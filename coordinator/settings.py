@@ -33,7 +33,7 @@ from adw_modules.errors import ConfigError
 from coordinator.clock import utc_now
 
 MAX_BYTES = 1024 * 1024
-# A file that was written to this short a time ago may be half-written: it is looked at again at the next tick.
+# A file that was written to this short a time ago may be half-written: it is looked at again the next time.
 # Longer than the clock tick of any file system that matters, so that no later write can have the same time.
 SETTLE = timedelta(milliseconds=120)
 
@@ -188,7 +188,7 @@ class SettingsSource:
         """The content of the file, or the sentence that says why there is none."""
         try:
             return _read_regular_file(self._path)
-        except _UnusableFile as error:
+        except _UnusableFileError as error:
             return f"{self._source} {error}"
         except FileNotFoundError:
             return f"{self._source} does not exist; `coordinator init` writes a first one."
@@ -196,7 +196,7 @@ class SettingsSource:
             return f"{self._source} cannot be read: {error.strerror}."
 
 
-class _UnusableFile(Exception):
+class _UnusableFileError(Exception):
     """The file is there, but not a configuration file; the rest of the sentence."""
 
 
@@ -236,13 +236,13 @@ def _is_fresh(signature: Signature, now: datetime) -> bool:
 def _read_regular_file(path: Path) -> bytes:
     # O_NONBLOCK: opening a pipe must not hold up the loop until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise _UnusableFile("is a folder; name the file in it.")
-        if not stat.S_ISREG(mode):
-            raise _UnusableFile("is not a regular file.")
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "is a folder; name the file in it" if stat.S_ISDIR(mode) else "is not a regular file"
+        raise _UnusableFileError(f"{what}.")
+    with os.fdopen(descriptor, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise _UnusableFile("is larger than 1 MiB; that cannot be the configuration.")
+        raise _UnusableFileError("is larger than 1 MiB; that cannot be the configuration.")
     return content
