@@ -1,14 +1,17 @@
 """Who does a task: rules, conditions, and the selection of a provider and model. Face: `ModelRouter`."""
 
 from adw_modules.routing.conditions import ConditionError, compile_condition, compile_conditions
-from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision, RuleTrace
+from adw_modules.routing.rules import Rule
+from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision, RuleTrace, Target
 
 __all__ = [
     "ConditionError",
     "ModelRouter",
     "NoRoute",
     "RoutingDecision",
+    "Rule",
     "RuleTrace",
+    "Target",
     "compile_condition",
     "compile_conditions",
 ]

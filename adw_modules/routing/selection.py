@@ -116,9 +116,7 @@ class ModelRouter:
 
     def route(self, attrs: Attrs) -> tuple[str, str]:
         """The provider and model for a task, logged in two lines. Raises CoordinatorError if none can."""
-        decision = self.decide(attrs)
-        if isinstance(decision, NoRoute):
-            raise CoordinatorError(f"no provider can do it: {decision.reason}")
+        decision = self.choose(attrs)
         _log.info("%s", decision.log_line)
         _log.info("%s", decision.attrs_line)
         return decision.provider, decision.model
@@ -151,6 +149,13 @@ class ModelRouter:
                 )
             )
         return self._fall_back(known, eligible, refusals, trace)
+
+    def choose(self, attrs: Attrs) -> RoutingDecision:
+        """Like `decide`, for callers that need a route. Raises CoordinatorError if there is none."""
+        decision = self.decide(attrs)
+        if isinstance(decision, NoRoute):
+            raise CoordinatorError(f"no provider can do it: {decision.reason}")
+        return decision
 
     def target_of(self, rule: Rule) -> Target:
         """Where a rule leads. Without a provider: the one that offers its model, else the default."""

@@ -1,0 +1,98 @@
+"""How a script in this folder gets to the project's own Python, takes its common options, and ends.
+
+Standard library only, and in the syntax of Python 3.6 like the scripts themselves: an older Python has to
+read them far enough to say what to do. Nothing is imported from the project before `run()`.
+"""
+
+import argparse
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OLDEST = (3, 11)
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_CONFIG = 78
+INTERRUPTED = 130
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+VENV = PROJECT_ROOT / ".venv"
+
+
+def run(main: "Callable[[], str]") -> None:
+    """Print what `main` returns and exit: 0, 69 not set up, 78 configuration, 70 anything else."""
+    _enter()
+    from adw_modules.errors import ConfigError, CoordinatorError
+
+    try:
+        text = main()
+    except ConfigError as error:
+        sys.exit(_complain(str(error), EX_CONFIG))
+    except CoordinatorError as error:
+        sys.exit(_complain(str(error), EX_SOFTWARE))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    _print(text)
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=description)
+    default = PROJECT_ROOT / "adws" / "config.toml"
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="FILE", help="default: adws/config.toml"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    return parser
+
+
+def _enter() -> None:
+    """Make the project importable here, or start again with `.venv/bin/python`."""
+    sys.path.insert(0, str(PROJECT_ROOT))
+    missing = _missing()
+    if missing is None:
+        return
+    python = VENV / "bin" / "python"
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        sys.exit(
+            _complain(
+                f'Coordinator cannot start ({missing}): run "make setup" in {PROJECT_ROOT}.', EX_UNAVAILABLE
+            )
+        )
+    try:
+        os.execv(str(python), [str(python), *sys.argv])  # noqa: S606  the same script again; a shell is not wanted
+    except OSError:
+        sentence = f'Coordinator is not set up here: run "make setup" once in {PROJECT_ROOT}.'
+        sys.exit(_complain(sentence, EX_UNAVAILABLE))
+
+
+def _missing() -> "str | None":
+    """Why this Python cannot run the project, or None."""
+    if sys.version_info < OLDEST:
+        return "it needs Python 3.11 or newer"
+    try:
+        import adw_modules.config  # noqa: F401  the import itself is the question
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def _print(text: str) -> None:
+    """All at once, on any terminal: `… | head -1` and an ASCII locale are no errors."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The interpreter flushes once more at exit and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
