@@ -28,9 +28,10 @@ _SENTENCES = {
     "unable to open": "{name} cannot be opened: look at the permissions of the file and of its folder",
 }
 _DAMAGED = (
-    "{name} is damaged or is not a SQLite database ({reason}). Nothing was changed. To restore: stop the daemon, "
-    "move {name} away together with {name}-wal and {name}-shm if they exist, and put back a copy made with "
-    "`sqlite3 {name} '.backup COPY'`; without a copy start on an empty database: polling finds open issues again"
+    "{name} is damaged or is not a SQLite database ({reason}). Nothing was changed. To restore: stop the "
+    "daemon, move {name} away together with {name}-wal and {name}-shm if they exist, and put back a copy "
+    "made with `sqlite3 {name} '.backup COPY'`; without a copy start with an empty database: "
+    "polling finds the open issues again"
 )
 
 
@@ -161,10 +162,12 @@ def _configure(connection: sqlite3.Connection, readonly: bool) -> None:
 
 
 def _open_postgresql(url: URL, readonly: bool) -> Database:
-    options = {"options": "-c default_transaction_read_only=on"} if readonly else {}
-    arguments = {"connect_timeout": 10, "application_name": "coordinator", **options}
+    driver = url.set(drivername="postgresql+psycopg")
+    if readonly:
+        asked = url.query.get("options", "")
+        driver = driver.update_query_dict({"options": f"{asked} -c default_transaction_read_only=on"})
     try:
-        driver = url.set(drivername="postgresql+psycopg")
+        arguments = {"connect_timeout": 10, "application_name": "coordinator"}
         engine = create_engine(driver, connect_args=arguments, poolclass=NullPool)
     except ImportError as error:
         raise StoreError("PostgreSQL needs its driver: pip install 'coordinator[postgresql]'") from error

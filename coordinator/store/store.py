@@ -57,7 +57,7 @@ class Store:
     def open(cls, url_or_path: str | Path, *, now: datetime, migrate: bool = True) -> Self:
         """Open for writing; creates or upgrades the schema.
 
-        Commands that write beside a running daemon pass `migrate=False`: a schema that differs is refused then.
+        Commands that write beside a running daemon pass `migrate=False`: another schema is refused then.
         """
         return cls._ready(
             open_database(url_or_path),
@@ -117,7 +117,7 @@ class Store:
             return tasks.still_open(conn, repo_id)
 
     def mark_unlisted(self, repo_id: int, present_numbers: Collection[int], now: datetime) -> list[Task]:
-        """Compare with a complete listing: marks finished tasks that left it, returns open ones to confirm."""
+        """Compare with a complete listing: marks finished tasks that left it, returns open ones."""
         with self._database.write() as conn:
             return tasks.mark_unlisted(conn, repo_id, frozenset(present_numbers), now)
 

@@ -231,7 +231,7 @@ def _new(issue: IssueSnapshot, name: str, now: datetime) -> dict[str, Any]:
 
 
 def _shown(issue: IssueSnapshot, priority: Priority, known: Task | None = None) -> dict[str, Any]:
-    """What follows the issue at each poll. An answer older than what we know proves only that it is listed."""
+    """What follows the issue at each poll. An older answer than the last proves only that it is listed."""
     if known is not None and issue.updated_at < known.issue_updated_at:
         return {"listed": True}
     return {
