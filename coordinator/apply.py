@@ -7,7 +7,6 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import assert_never
 
 from adw_modules.tasks.lifecycle import Event, advance
@@ -37,10 +36,9 @@ def apply(action: Action, services: Services, start: StartRun) -> None:
 def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     """Claim the task (attempt and token rise in that transaction), log the decision, start the run."""
     decision = action.decision
-    runs_dir = services.launcher.runs_dir
 
     def run_dir_of(task: Task, token: int) -> str:
-        return str(Path(runs_dir) / f"{task.name.replace('/', '_')}.{token}")
+        return str(services.launcher.run_dir(task.name, token))
 
     claimed = services.store.claim(
         action.task.task_id,

@@ -23,8 +23,8 @@ from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from adw_modules.config import Settings, check_environment, check_runnable
-from adw_modules.errors import ConfigError, IllegalTransition
+from adw_modules.config import Settings
+from adw_modules.errors import IllegalTransition
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
 from adw_modules.tasks import planning
@@ -40,7 +40,7 @@ from coordinator.outbox import Outbox
 from coordinator.polling import RepositoryPoller, withdraw_idle
 from coordinator.services import Services
 from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
-from coordinator.store import StateDir, Store
+from coordinator.store import PAUSED, StateDir, Store
 from coordinator.supervisor import Supervisor
 
 log = get_logger()
@@ -93,6 +93,7 @@ class Daemon:
         self._polling: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._end_runs = False
+        self.was_interrupted = False
         self._wake_timer: asyncio.TimerHandle | None = None
         self._wake_signature: int = 0
         self._seen_at: dict[int, float] = {}
@@ -102,18 +103,14 @@ class Daemon:
 
     async def run(self) -> int:
         """Work until told to stop (or, with `once`, until there is nothing left to do)."""
-        _refuse_unusable(self._source.current.settings, self._environ)
-        state_dir = StateDir(self._source.current.state_dir)
-        with state_dir.locked():
-            with contextlib.ExitStack() as stack:
-                services = self._wire(state_dir, stack)
-                await self._run(services, state_dir)
+        with StateDir(self._source.current.state_dir) as state_dir, contextlib.ExitStack() as stack:
+            await self._run(self._wire(state_dir, stack), state_dir)
         return 0
 
     def _wire(self, state_dir: StateDir, stack: contextlib.ExitStack) -> Services:
         settings = self._source.current.settings
         token = self._environ.get(settings.github.token_env, "")
-        store = Store.open(settings.coordinator.database_url or state_dir.db, now=self._now())
+        store = Store.open(self._source.current.database_url, now=self._now())
         stack.callback(store.close)
         threads = ThreadPoolExecutor(GIT_THREADS, thread_name_prefix="git")
         stack.callback(threads.shutdown, cancel_futures=True)
@@ -172,15 +169,19 @@ class Daemon:
         sender.cancel()
         await asyncio.gather(sender, beat, *self._polling.values(), return_exceptions=True)
         await self.services.launcher.close()
-        (self._state_dir.path / "daemon.json").unlink(missing_ok=True)
+        (self._state_dir.root / "daemon.json").unlink(missing_ok=True)
         log.info("stopped")
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ValueError):  # not in the main thread: the caller stops us by `stop()`
             loop.add_signal_handler(signal.SIGTERM, self.stop)
-            loop.add_signal_handler(signal.SIGINT, lambda: self.stop(end_runs=self._end_runs_on_interrupt))
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
             loop.add_signal_handler(signal.SIGHUP, lambda: self._check_config(force=True))
+
+    def _interrupted(self) -> None:
+        self.was_interrupted = True
+        self.stop(end_runs=self._end_runs_on_interrupt)
 
     def stop(self, *, end_runs: bool = False) -> None:
         """Stop claiming and leave the loop; live runs go on unless `end_runs`."""
@@ -351,15 +352,15 @@ class Daemon:
         change = self._source.check(self._now(), force=force)
         match change:
             case Reloaded():
-                log.info("configuration reloaded", version=change.version, changes=change.changes)
-                for problem in check_environment(self._source.current.settings, self._environ):
-                    log.warning(problem)
+                log.info("configuration reloaded", version=change.loaded.version, changes=list(change.changes))
+                for warning in change.warnings:
+                    log.warning(warning)
                 self._unpark()
                 self._set_up_pollers()
                 self._write_status()
                 self.wake(Wake.CONFIG)
             case ReloadFailed():
-                log.error("configuration not taken; the last good one stays in force", error=change.error)
+                log.error("configuration not taken; the last good one stays in force", problems=list(change.problems))
                 self._write_status()
             case None:
                 pass
@@ -379,12 +380,12 @@ class Daemon:
         """Do what an operator asked for; the answer is one sentence for them."""
         store, now = self.services.store, self._now()
         if verb in ("pause", "resume"):
-            store.set_state("paused", "yes" if verb == "pause" else "no")
+            store.set_state(PAUSED, "yes" if verb == "pause" else None)
             return "no new runs are started until `coordinator resume`" if verb == "pause" else "runs are started again"
         if verb == "reload":
             self._check_config(force=True)
             return self._source.error or "the configuration was read again"
-        task = store.task(task_id) if task_id is not None else None
+        task = store.get_task(task_id) if task_id is not None else None
         if task is None:
             return "no such task"
         if verb == "cancel":
@@ -418,7 +419,7 @@ class Daemon:
             max_concurrent_workers=settings.coordinator.max_concurrent_workers,
             poll_interval_seconds=settings.coordinator.poll_interval_seconds,
             routing="enabled" if settings.routing.enabled else "disabled",
-            state_dir=str(self._state_dir.path),
+            state_dir=str(self._state_dir.root),
         )
         for warning in settings.warnings():
             log.warning(warning)
@@ -440,7 +441,7 @@ class Daemon:
                 for name, poller in self._pollers.items()
             },
         }
-        target = self._state_dir.path / "daemon.json"
+        target = self._state_dir.root / "daemon.json"
         temporary = target.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # a full disk must not stop the loop; the log has the same facts
             temporary.write_text(json.dumps(status))
@@ -475,7 +476,7 @@ def make_workspaces(source: SettingsSource, state_dir: StateDir) -> Any:
     settings = source.current.settings
     return Workspaces(
         repos_dir=state_dir.repos,
-        trees_dir=state_dir.path / settings.worktree.base_dir,
+        trees_dir=source.current.worktree_dir,
         quarantine_dir=state_dir.quarantine,
         git_user=(settings.github.git_user_name, settings.github.git_user_email),
     )
@@ -485,9 +486,3 @@ def secret_names(settings: Settings) -> list[str]:
     """The environment variables whose values must never be shown."""
     keys = [provider.api_key_env for provider in settings.providers.values() if provider.api_key_env]
     return [settings.github.token_env, *keys]
-
-
-def _refuse_unusable(settings: Settings, environ: Mapping[str, str]) -> None:
-    problems = check_runnable(settings) + check_environment(settings, environ)
-    if problems:
-        raise ConfigError(problems)

@@ -12,16 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from adw_modules.errors import CoordinatorError, GitHubRefused, GitHubUnavailable, WorkspaceError
 from adw_modules.tasks import report
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
+from coordinator.github import Pull
 from coordinator.logs import get_logger
 from coordinator.services import Services
 from coordinator.store import OutboxItem
-from coordinator.supervisor import load_summary, load_workspace
+from coordinator.supervisor import find_workspace, load_summary
+from coordinator.workspaces import Workspace
 
 log = get_logger()
 
@@ -80,7 +83,9 @@ class Outbox:
     async def _send(self, item: OutboxItem) -> None:
         store = self.services.store
         try:
-            task = store.task(item.task_id)
+            task = store.get_task(item.task_id)
+            if task is None:
+                raise CoordinatorError(f"task {item.task_id} is not in the store")
             if item.kind == "pull_request":
                 await self._pull_request(task)
             else:
@@ -116,8 +121,8 @@ class Outbox:
 
     def _publish_failed(self, task_id: int, error: str) -> None:
         store = self.services.store
-        task = store.task(task_id)
-        if task.state is TaskState.SUCCEEDED:
+        task = store.get_task(task_id)
+        if task is not None and task.state is TaskState.SUCCEEDED:
             store.transition(
                 task_id,
                 expected=task.state,
@@ -136,25 +141,32 @@ class Outbox:
         run = next((run for run in reversed(services.store.runs_of(task.task_id)) if _succeeded(run)), None)
         if run is None or task.state is not TaskState.SUCCEEDED:
             return  # withdrawn or opened again meanwhile: nothing to publish now
-        workspace = load_workspace(Path(run.run_dir))
-        if workspace is None:
-            raise WorkspaceError(f"the workspace of run {run.run_id} is not recorded; nothing can be pushed")
-        push = services.threads.submit(services.workspaces.push, workspace, services.git_auth)
-        await asyncio.wrap_future(push)
-        pull = await services.github.find_pull(task.repo, workspace.branch)
+        workspace = await self._in_thread(find_workspace, services, task)
+        if workspace is not None:
+            await self._in_thread(services.workspaces.push, workspace, services.git_auth)
+        pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
-            said, _ = load_summary(Path(run.run_dir))
-            pull = await services.github.create_pull(
-                task.repo,
-                branch=workspace.branch,
-                base=workspace.default_branch,
-                title=report.pull_request_title(task),
-                body=services.redactor.text(report.pull_request_body(task, self._run_report(run), said)),
-            )
-            log.info("pull request opened", task=task.name, url=pull.url)
-        services.store.record_pull(task.task_id, pull.number, pull.url, now=services.now())
-        release = services.threads.submit(services.workspaces.release, workspace)
-        await asyncio.wrap_future(release)
+            if workspace is None:
+                raise WorkspaceError(f"the workspace of {task.name} is gone, and its branch has no pull request")
+            pull = await self._create_pull(task, run, workspace)
+        services.store.record_pull(task.task_id, pull.number, pull.url)
+        if workspace is not None:
+            await self._in_thread(services.workspaces.release, workspace)
+
+    async def _create_pull(self, task: Task, run: Run, workspace: Workspace) -> Pull:
+        said, _ = load_summary(Path(run.run_dir))
+        pull = await self.services.github.create_pull(
+            task.repo,
+            branch=workspace.branch,
+            base=workspace.default_branch,
+            title=report.pull_request_title(task),
+            body=self.services.redactor.text(report.pull_request_body(task, self._run_report(run), said)),
+        )
+        log.info("pull request opened", task=task.name, url=pull.url)
+        return pull
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.wrap_future(self.services.threads.submit(function, *args))
 
     # -- sticky comment and status label --------------------------------------------------------------
 
@@ -182,13 +194,13 @@ class Outbox:
     def _run_report(self, run: Run) -> RunReport:
         store = self.services.store
         usage = store.usage_of(run.run_id)
-        decision = store.decision_of(run.run_id)
+        decision, cost = store.decision_of(run.run_id), store.cost_of(run.run_id)
         return RunReport(
             run=run,
             rule_reason=decision.reason if decision else "",
             usage=usage.total,
             usage_source=usage.source,
-            cost_usd=store.cost_of(run.run_id).usd,
+            cost_usd=cost.usd if cost else None,
             duration=run.finished_at - run.started_at if run.finished_at and run.started_at else None,
         )
 

@@ -62,6 +62,8 @@ class RepositoryPoller:
     pace: Pace = field(default_factory=Pace)
     next_poll_at: datetime | None = None
     last_error: str | None = None
+    polled_once: bool = False
+    listed_at: float | None = None  # monotonic: when the newest listing arrived
     _missing_once: set[int] = field(default_factory=set)
 
     async def poll(self) -> None:
@@ -76,6 +78,7 @@ class RepositoryPoller:
                 log.warning("poll failed", repo=name, error=str(error), failures=self.pace.failures)
             self.last_error = str(error)
         else:
+            self.polled_once = True
             if self.last_error is not None:
                 log.info("poll works again", repo=name)
             self.last_error = None
@@ -94,7 +97,7 @@ class RepositoryPoller:
 
     async def _poll(self) -> None:
         listing = await self.services.github.poll(self.repository.full_name, self.repository.label)
-        seen_at = monotonic()
+        seen_at = self.listed_at = monotonic()
         if isinstance(listing, Unchanged):
             return
         store, now = self.services.store, self.services.now()
@@ -134,7 +137,7 @@ class RepositoryPoller:
 
         def fetch() -> None:
             mirror = services.workspaces.ensure_mirror(
-                repository.full_name, repository.remote_url, services.git_auth
+                repository.full_name, repository.remote_url, services.git_auth, now=services.now()
             )
             services.workspaces.fetch(mirror, services.git_auth, not_older_than=seen_at)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from adw_modules.config import ResolvedRepository, Settings
 from coordinator.github import GitHub
@@ -40,14 +39,9 @@ class Services:
         return self.source.current.settings
 
     @property
-    def log_dir(self) -> Path:
-        configured = self.settings.coordinator.log_dir
-        return self.loaded.project_root / configured if configured else self.loaded.state_dir / "logs"
-
-    @property
     def git_auth(self) -> GitAuth | None:
         token = self.environ.get(self.settings.github.token_env)
-        return GitAuth(token=token) if token else None
+        return GitAuth(secret=token) if token else None
 
     def repository(self, full_name: str) -> ResolvedRepository | None:
         """The configured repository of that name, or None when it is no longer configured."""

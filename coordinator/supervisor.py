@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,6 @@ class Supervisor:
         """Settle a run that ended (or vanished) while no daemon was watching."""
         live = LiveRun(task=task, run=run, parser=self._parser(run), seen_at=0.0)
         live.saved_offset = run.stream_offset
-        live.workspace = load_workspace(Path(run.run_dir))
         live.finished = asyncio.create_task(self._settle_guarded(live, record, never_started=never_started))
         self._live[run.run_id] = live
 
@@ -145,9 +144,7 @@ class Supervisor:
     async def _execute(self, live: LiveRun, *, adopted: bool) -> None:
         bind_contextvars(task=live.task.name, run=live.run.run_id)
         try:
-            if adopted:
-                live.workspace = load_workspace(Path(live.run.run_dir))
-            else:
+            if not adopted:
                 await self._launch(live)
         except (WorkspaceError, PromptError, SpawnError) as error:
             await self._settle_guarded(live, None, failure=_preparation_failure(error))
@@ -168,15 +165,16 @@ class Supervisor:
         auth = services.git_auth
 
         def prepare() -> Workspace:
-            return services.workspaces.prepare_for(
-                repository.full_name, repository.remote_url, task.name, task.branch, auth=auth, fresh_since=live.seen_at
+            now = services.now()
+            mirror = services.workspaces.ensure_mirror(repository.full_name, repository.remote_url, auth, now=now)
+            return services.workspaces.prepare(
+                mirror, task.name, task.branch, default_branch=None, auth=auth, now=now, not_older_than=live.seen_at
             )
 
         live.workspace = await self._in_thread(prepare)
         provider = services.settings.providers.get(run.provider)
         if provider is None:
             raise SpawnError(f"provider {run.provider} is no longer configured")
-        save_workspace(Path(run.run_dir), live.workspace)
         live.handle = await services.launcher.launch(self._spec(live, provider, live.workspace))
         services.store.mark_started(
             run.run_id, now=services.now(), shim_pid=live.handle.shim_pid, child_pid=live.handle.child_pid
@@ -264,7 +262,7 @@ class Supervisor:
         if not fresh:
             return
         if live.log_file is None:
-            path = self._services.log_dir / f"{live.task.name}.jsonl"
+            path = self._services.loaded.log_dir / f"{live.task.name}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             live.log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.write(live.log_file, fresh)
@@ -296,7 +294,7 @@ class Supervisor:
         try:
             outcome = failure or await self._outcome(live, record, never_started=never_started)
             self._finish(live, record, outcome)
-        except CoordinatorError as error:
+        except (CoordinatorError, OSError) as error:
             log.error("run could not be settled; it is tried again at the next start", error=str(error))
         finally:
             if live.log_file is not None:
@@ -309,19 +307,26 @@ class Supervisor:
             return RunOutcome(outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started")
         self._read_output(live)
         summary = live.parser.finish()
-        stop = live.stop or _recorded_stop(self._services.store.run(live.run.run_id))
-        verdict_so_far = self._classify(live, record, summary, None, stop)
-        if live.workspace is None or verdict_so_far.outcome in (Outcome.LOST, Outcome.CANCELLED):
-            return verdict_so_far
+        stop = live.stop or _recorded_stop(live.run)
         try:
-            git = await self._in_thread(self._services.workspaces.state, live.workspace)
-            verdict = self._classify(live, record, summary, git, stop)
-            if verdict.outcome is Outcome.SUCCEEDED:
-                message = f"{report.pull_request_title(live.task)}\n\nFixes #{live.task.issue_number}"
-                await self._in_thread(self._services.workspaces.commit_leftovers, live.workspace, message)
+            git = await self._in_thread(self._keep_work, live) if record is not None else None
         except WorkspaceError as error:
             return _preparation_failure(error)
-        return verdict
+        return self._classify(live, record, summary, git, stop)
+
+    def _keep_work(self, live: LiveRun) -> GitState | None:
+        """What the agent left, committed on the task's branch. Blocks; runs in a thread.
+
+        It is committed whatever the outcome: a retry goes on from it, and no clean-up can take it for rubbish.
+        """
+        workspaces = self._services.workspaces
+        workspace = live.workspace or find_workspace(self._services, live.task)
+        if workspace is None:
+            return None
+        state = workspaces.state(workspace)
+        if state.has_changes:
+            workspaces.commit_leftovers(workspace, commit_message(live.task))
+        return state
 
     def _classify(
         self,
@@ -338,7 +343,8 @@ class Supervisor:
             stop_outcome=stop[1] if stop else None,
             stop_reason=stop[0] if stop else None,
             now=self._services.now(),
-            fast_exit=timedelta(seconds=self._services.settings.retries.fast_exit_seconds),
+            fast_exit_seconds=self._services.settings.retries.fast_exit_seconds,
+            stderr_tail=stderr_tail(Path(live.run.run_dir)),
         )
 
     def _finish(self, live: LiveRun, record: ExitRecord | None, outcome: RunOutcome) -> None:
@@ -377,11 +383,11 @@ class Supervisor:
         cost: Cost,
         now: datetime,
     ) -> None:
-        duration = (record.ended_at - record.started_at).total_seconds() if record else None
-        ClaudeAPILogger(self._services.log_dir, []).log_call(
-            timestamp=now,
+        duration = (record.ended_at - record.started_at).total_seconds() if record else 0.0
+        ClaudeAPILogger(self._services.loaded.log_dir, []).log_call(
+            at=now,
             task_id=live.task.name,
-            run_token=live.run.token,
+            token=live.run.token,
             attempt=live.run.attempt,
             provider=live.run.provider,
             model=live.run.model,
@@ -437,31 +443,40 @@ def _preparation_failure(error: Exception) -> RunOutcome:
     return RunOutcome(outcome=Outcome.FAILED, failure_class=failure_class, detail=detail)
 
 
-def _recorded_stop(run: Run | None) -> tuple[str, Outcome] | None:
+def _recorded_stop(run: Run) -> tuple[str, Outcome] | None:
     """A stop that an earlier daemon asked for, durable in the store."""
-    if run is None or run.stop_reason is None or run.stop_outcome is None:
+    if run.stop_reason is None or run.stop_outcome is None:
         return None
     return run.stop_reason, run.stop_outcome
+
+
+def commit_message(task: Task) -> str:
+    """Names the task and the issue; nothing of the issue's text goes into git's trailers."""
+    return f"{report.pull_request_title(task)}\n\nFixes #{task.issue_number}"
+
+
+def find_workspace(services: Services, task: Task) -> Workspace | None:
+    """The task's worktree as an earlier daemon left it; None when there is none (any more). Blocks."""
+    repository = services.repository(task.repo)
+    if repository is None:
+        return None
+    mirror = services.workspaces.ensure_mirror(
+        repository.full_name, repository.remote_url, services.git_auth, now=services.now()
+    )
+    return services.workspaces.find(mirror, task.name, task.branch)
 
 
 # -- what a run leaves beside the shim's files ----------------------------------------------------
 
 
-def save_workspace(run_dir: Path, workspace: Workspace) -> None:
-    """Remember the workspace, so that another daemon can settle the run."""
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fields = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(workspace).items()}
-    (run_dir / "workspace.json").write_text(json.dumps({"format": 1, **fields}))
-
-
-def load_workspace(run_dir: Path) -> Workspace | None:
-    """The workspace of a run, or None when the daemon died before it was made."""
+def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:
+    """The last lines the agent wrote to stderr, oldest first; empty when it wrote none."""
     try:
-        fields = json.loads((run_dir / "workspace.json").read_text())
-        fields.pop("format")
-        return Workspace.from_json(fields)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        with (run_dir / "stderr.log").open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 16_384))
+            return tuple(stream.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ()
 
 
 def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], str]) -> None:

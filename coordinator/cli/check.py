@@ -15,26 +15,20 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     """Say whether the configuration can be used; all problems at once, exit code 78 if there are any."""
     import os
 
-    from adw_modules.config import check_environment, check_runnable
     from adw_modules.errors import ConfigError
     from coordinator.cli.common import print_json, settings_source
 
-    problems: list[str] = []
     try:
-        source = settings_source(config)
+        source = settings_source(config, os.environ)
     except ConfigError as error:
-        problems = error.problems
-    else:
-        settings = source.current.settings
-        problems = check_runnable(settings) + check_environment(settings, os.environ)
+        if as_json:
+            print_json({"config": str(config), "valid": False, "problems": error.problems, "warnings": []})
+            raise typer.Exit(78) from None
+        raise
     if as_json:
-        warnings = [] if problems else list(source.current.settings.warnings())
-        print_json({"config": str(config), "valid": not problems, "problems": problems, "warnings": warnings})
-        if problems:
-            raise typer.Exit(78)
+        warnings = list(source.current.settings.warnings())
+        print_json({"config": str(config), "valid": True, "problems": [], "warnings": warnings})
         return
-    if problems:
-        raise ConfigError(problems)
     loaded = source.current
     repositories = [repository.full_name for repository in loaded.settings.all_repositories()]
     typer.echo(

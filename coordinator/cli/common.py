@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -31,15 +31,11 @@ IssueArgument = Annotated[str, typer.Argument(help="12, gh-12 or owner/name#12",
 _ISSUE = re.compile(r"^(?:(?P<repo>[\w.-]+/[\w.-]+)(?:#|/gh-)|#|gh-)?(?P<number>\d{1,9})$", re.IGNORECASE)
 
 
-def settings_source(config: Path) -> SettingsSource:
-    """The configuration, or ConfigError."""
+def settings_source(config: Path, environ: Mapping[str, str] | None = None) -> SettingsSource:
+    """The configuration, or ConfigError. With `environ` it also has to be fit for running the daemon."""
     from coordinator.settings import SettingsSource
 
-    return SettingsSource(config)
-
-
-def database(loaded: LoadedSettings) -> str | Path:
-    return loaded.settings.coordinator.database_url or loaded.state_dir / "coordinator.db"
+    return SettingsSource(config, environ)
 
 
 @contextmanager
@@ -47,12 +43,12 @@ def reading(loaded: LoadedSettings) -> Iterator[Store]:
     """The store for reading, beside a running daemon. Raises CoordinatorError when there is none yet."""
     from coordinator.store import Store
 
-    where = database(loaded)
-    if isinstance(where, Path) and not where.exists():
+    own_file = loaded.state_dir / "coordinator.db"
+    if loaded.settings.coordinator.database_url is None and not own_file.exists():
         raise CoordinatorError(
             f"There is no state in {loaded.state_dir} yet: the daemon has not run with this configuration."
         )
-    store = Store.open_readonly(where)
+    store = Store.open_readonly(loaded.database_url)
     try:
         yield store
     finally:

@@ -49,14 +49,14 @@ def resume(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 
 def _request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
-    from coordinator.cli.common import daemon_status, database, find_task, print_json, reading, settings_source
+    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
     from coordinator.clock import utc_now
     from coordinator.store import StateDir, Store
 
     loaded = settings_source(config).current
     with reading(loaded) as store:
         task = find_task(store, issue) if issue is not None else None
-    store = Store.open(database(loaded), now=utc_now())
+    store = Store.open(loaded.database_url, now=utc_now())
     try:
         request_id = store.add_request(verb, task.task_id if task else None, argument, utc_now())
         StateDir(loaded.state_dir).touch_wake()

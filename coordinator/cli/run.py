@@ -32,7 +32,7 @@ def run(
 
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise CoordinatorError(f"--log-level {log_level} is not known: use DEBUG, INFO, WARNING or ERROR.")
-    source = settings_source(config)
+    source = settings_source(config, os.environ)
     settings = source.current.settings
     logs.configure(
         redactor=logs.Redactor.from_environ(secret_names(settings), os.environ),

@@ -38,19 +38,20 @@ def status(
 def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]:
     """Everything the screen shows, as plain data."""
     from coordinator.cli.common import daemon_status, reading
+    from coordinator.store import PAUSED
 
     daemon = daemon_status(loaded)
     with reading(loaded) as store:
         totals = store.totals(now - timedelta(days=1))
         return {
             "daemon": {"running": daemon is not None, **(daemon or {})},
-            "paused": store.get_state("paused") == "yes",
+            "paused": store.get_state(PAUSED) is not None,
             "counts": {state.value: count for state, count in store.counts_by_state().items()},
             "tasks": [_task_row(store, task) for task in store.tasks(None, limit)],
             "last_24_hours": {
                 "runs": totals.runs,
-                "input_tokens": totals.usage.total - totals.usage.output,
-                "output_tokens": totals.usage.output,
+                "input_tokens": totals.tokens.total - totals.tokens.output,
+                "output_tokens": totals.tokens.output,
                 "cost_usd": totals.cost_usd,
                 "runs_of_unknown_cost": totals.runs_of_unknown_cost,
             },

@@ -21,13 +21,14 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
     """Say in one sentence why a task is (not) running, and when it will be looked at again."""
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
     from coordinator.clock import utc_now
+    from coordinator.store import PAUSED
 
     source = settings_source(config)
     daemon = daemon_status(source.current)
     with reading(source.current) as store:
         task = find_task(store, issue)
         runs = store.runs_of(task.task_id)
-        paused = store.get_state("paused") == "yes"
+        paused = store.get_state(PAUSED) is not None
         limit = source.current.settings.coordinator.max_concurrent_workers
         running = len(store.open_runs())
         decision = store.decision_of(runs[-1].run_id) if runs else None

@@ -1,0 +1,72 @@
+# Everything needs only Python 3.11 or newer, git and make; each target does its own set-up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+NPM := tests/npm/node_modules/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+SOURCES := coordinator adw_modules tools tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test test-github test-agents check format lint types layers bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(RUNTIME) ## Make .venv with everything that running needs
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Say make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(RUNTIME): $(VENV)/.python requirements.lock pyproject.toml
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
+	@touch $@
+
+demo: $(RUNTIME) ## Six issues from label to draft pull request, on loopback, no account needed
+	@$(BIN)/coordinator demo
+
+run: $(RUNTIME) ## Run the daemon with adws/config.toml
+	@$(BIN)/coordinator run
+
+test: $(DEV) ## The test suite
+	$(BIN)/python -m pytest -n 2 -m "not github and not agents"
+
+test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
+	$(BIN)/python -m pytest -m github
+
+test-agents: $(DEV) $(NPM) ## With the real Claude CLI and a local model server (needs Node; skips with a reason without it)
+	$(BIN)/python -m pytest -m agents
+
+# Without Node the tests say why they skip, so a missing npm is no error here.
+$(NPM): tests/npm/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --no-audit --no-fund --loglevel=error; else mkdir -p $(@D); fi
+	@touch $@
+
+check: format lint types layers test ## Format, lint, types, import layers, tests
+
+format: $(DEV)
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(DEV)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(DEV)
+	$(BIN)/mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports
+
+bench: $(DEV) ## Measure, as ratios within one run; writes bench/RESULTS.md
+	$(BIN)/python -m bench
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) tests/npm/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
