@@ -108,7 +108,7 @@ class GitHub:
         self._repositories.forget(repo)
 
     async def issue(self, repo: str, number: int) -> IssueSnapshot | IssueGone:
-        """One issue as it is now."""
+        """One issue as it is now. GitHubRefused(404) when the repository itself cannot be seen."""
         return await self._run(lambda: self._issue(repo, number))
 
     async def trigger(self, repo: str, number: int, label: str) -> LabelEvent | None:
@@ -189,6 +189,8 @@ class GitHub:
         info = self._repositories.info(repo)
         answer = self._wire.send("GET", self._repositories.url(repo, f"/issues/{number}"))
         if answer.status in _GONE:
+            # A token that lost the whole repository sees 404 for each issue: that says nothing about them.
+            self._repositories.resolve(repo)
             return _GONE[answer.status]
         home = answer.expect(200).parse(answers.repository_of)
         if not answers.same_name(home, info.full_name):

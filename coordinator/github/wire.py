@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -104,12 +105,13 @@ class Wire:
             raise ConfigError("The GitHub token is empty.")
         self._api_url = api_url.rstrip("/")
         self._token = token
-        self._timeout = timeout_seconds
+        self._timeout = max(1, math.ceil(timeout_seconds))  # PyGithub insists on a whole number
         self._now = now
         self._here = threading.local()
         self._lock = threading.Lock()
         self._opened: list[Github] = []
         self.limiter = Limiter(now)
+        self._check_settings()
         # At DEBUG PyGithub logs whole bodies: private issue texts would end up in our log.
         logging.getLogger("github.Requester").setLevel(logging.INFO)
 
@@ -169,6 +171,15 @@ class Wire:
         for github in opened:
             github.close()
 
+    def _check_settings(self) -> None:
+        """PyGithub asserts its arguments; better now, with a sentence, than in a thread at each request."""
+        try:
+            self._open().close()
+        except Exception as error:
+            raise ConfigError(
+                f"The GitHub address '{self._api_url}' is not usable: {_cause(error)}"
+            ) from error
+
     def _github(self) -> Github:
         mine: Github | None = getattr(self._here, "github", None)
         if mine is None:
@@ -182,7 +193,7 @@ class Wire:
         return Github(
             base_url=self._api_url,
             auth=Auth.Token(self._token),
-            timeout=self._timeout,  # type: ignore[arg-type]  # annotated int, handed to requests as it is
+            timeout=self._timeout,
             user_agent="coordinator",
             retry=None,
             lazy=True,

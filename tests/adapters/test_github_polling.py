@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from github_scripted import (
     LABEL,
@@ -161,8 +163,6 @@ def test_a_cancelled_poll_does_not_eat_the_change_it_saw() -> None:
         world.label_issues(1)
 
         async def story() -> None:
-            import asyncio
-
             await world.github.poll(REPO, LABEL)
             world.label_issues(1)
             mark = world.count()
