@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -50,6 +51,9 @@ _BRANCH = re.compile(
     r"(?!.*\.\.)(?!.*\.lock(?:/|\Z))[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
 )
 _REMOTE_URL = re.compile(r"(?:https?|ssh|file)://\S+|/\S.*|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:\S+")
+_SAYS_NOTHING = re.compile(
+    r"fatal: Could not read from remote|Please make sure you have|and the repository exists"
+)
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # What git may inherit from the daemon: where programs, keys, proxies and certificates are. No credentials.
@@ -186,6 +190,7 @@ class _Gate:
     network: threading.Lock = field(default_factory=threading.Lock)
     fetch_began: float = float("-inf")
     fetch_error: str | None = None
+    remote_head: str | None = None  # the name of the remote's default branch at that fetch
     is_checked: bool = False
 
 
@@ -242,6 +247,8 @@ class Workspaces:
         """
         mirror = Mirror(path=self._mirror_path(repo), repo=repo, remote_url=_checked_url(remote_url))
         gate = self._gate(mirror)
+        if gate.is_checked and self._is_whole(mirror, gate):
+            return mirror  # without waiting for a fetch that somebody else is doing
         with gate.network, gate.worktrees:
             if os.path.lexists(mirror.path) and not self._is_whole(mirror, gate):
                 self._move_away(mirror.path, f"{mirror.path} is not a whole git repository.", now)
@@ -262,7 +269,7 @@ class Workspaces:
             if not_older_than is None or gate.fetch_began < not_older_than:
                 gate.fetch_began, gate.fetch_error = time.monotonic(), None
                 try:
-                    self._fetch_into(mirror, auth)
+                    gate.remote_head = self._fetch_with_head(mirror, auth)
                 except WorkspaceError as error:
                     gate.fetch_error = str(error)
             if gate.fetch_error is not None:
@@ -300,7 +307,7 @@ class Workspaces:
         self.fetch(
             mirror, auth, not_older_than=time.monotonic() if not_older_than is None else not_older_than
         )
-        refs = self._refs(mirror, branch, default_branch, auth)
+        refs = self._refs(mirror, branch, default_branch)
         with self._gate(mirror).worktrees:
             self._prune(mirror)
             kept = self._reuse(mirror, path, branch, refs, now) if os.path.lexists(path) else None
@@ -428,6 +435,13 @@ class Workspaces:
         if done.code:
             raise WorkspaceError(f"Fetching {mirror.repo} failed: {_last_line(done.err, auth)}")
 
+    def _fetch_with_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
+        """Fetch and, beside it, ask for the default branch's name, which git's fetch does not tell."""
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            head = beside.submit(self._remote_head, mirror, auth)
+            self._fetch_into(mirror, auth)
+            return head.result()
+
     def _remote_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
         """The name of the branch that the remote's HEAD stands on; None if there is no commit."""
         arguments = ["ls-remote", "--quiet", "--symref", mirror.remote_url, "HEAD"]
@@ -461,23 +475,23 @@ class Workspaces:
             raise WorkspaceError(f"Our mirror of {mirror.repo} does not know the worktree {path}.")
         return _Tree(mirror=mirror, path=path, admin=admin)
 
-    def _refs(self, mirror: Mirror, branch: str, default_branch: str | None, auth: GitAuth | None) -> _Refs:
-        heads = self._heads(mirror, branch, default_branch)
-        if default_branch is None or f"refs/remotes/origin/{default_branch}" not in heads:
-            default_branch = self._remote_head(mirror, auth)
-            heads = self._heads(mirror, branch, default_branch)
-        default = heads.get(f"refs/remotes/origin/{default_branch}")
-        if default_branch is None or default is None:
+    def _refs(self, mirror: Mirror, branch: str, wanted_default: str | None) -> _Refs:
+        defaults = [name for name in (wanted_default, self._gate(mirror).remote_head) if name is not None]
+        heads = self._heads(mirror, branch, defaults)
+        found = [name for name in defaults if f"refs/remotes/origin/{name}" in heads]
+        if not found:
             raise WorkspaceError(
                 f"{mirror.repo} has no commit on a default branch: push a first commit, then try again."
             )
-        local, remote = heads.get(f"refs/heads/{branch}"), heads.get(f"refs/remotes/origin/{branch}")
-        return _Refs(default_branch=default_branch, default=default, local=local, remote=remote)
+        return _Refs(
+            default_branch=found[0],
+            default=heads[f"refs/remotes/origin/{found[0]}"],
+            local=heads.get(f"refs/heads/{branch}"),
+            remote=heads.get(f"refs/remotes/origin/{branch}"),
+        )
 
-    def _heads(self, mirror: Mirror, branch: str, default_branch: str | None) -> dict[str, str]:
-        wanted = [f"refs/heads/{branch}", f"refs/remotes/origin/{branch}"]
-        if default_branch is not None:
-            wanted.append(f"refs/remotes/origin/{default_branch}")
+    def _heads(self, mirror: Mirror, branch: str, defaults: list[str]) -> dict[str, str]:
+        wanted = [f"refs/heads/{branch}", *(f"refs/remotes/origin/{name}" for name in (branch, *defaults))]
         listing = self._git.read(mirror, "for-each-ref", "--format=%(refname) %(objectname)", *wanted)
         return dict(line.split(" ") for line in listing.splitlines())
 
@@ -746,8 +760,8 @@ def _verb(arguments: list[str] | tuple[str, ...]) -> str:
 
 
 def _last_line(text: str, auth: GitAuth | None = None) -> str:
-    """The line of git's complaint that says most, without secrets."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """The last line of git's complaint that says something, without secrets."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _SAYS_NOTHING.match(line)]
     told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
     line = re.sub(r"^(fatal|error): ", "", told[-1]) if told else "git said nothing"
     for secret in (auth.secret, auth.header.rsplit(" ", 1)[1]) if auth else ():
