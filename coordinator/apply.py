@@ -76,7 +76,9 @@ def park(action: Park, services: Services) -> None:
         outbox=("report",) if action.cause != action.task.cause else (),
     )
     if parked and action.cause != action.task.cause:
-        log.warning("parked", task=action.task.name, cause=action.cause, next_look=str(action.wake_at or "when asked"))
+        log.warning(
+            "parked", task=action.task.name, cause=action.cause, next_look=str(action.wake_at or "when asked")
+        )
 
 
 def requeue(action: Requeue, services: Services) -> None:

@@ -46,7 +46,9 @@ from coordinator.supervisor import Supervisor
 log = get_logger()
 
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
-READY_BEYOND_FREE = 50  # queued tasks looked at beyond the free slots, so that a busy provider does not hide others
+READY_BEYOND_FREE = (
+    50  # queued tasks looked at beyond the free slots, so that a busy provider does not hide others
+)
 GIT_THREADS = 4
 
 
@@ -215,7 +217,9 @@ class Daemon:
         settings = services.settings
         free = max(0, settings.coordinator.max_concurrent_workers - len(self.supervisor.live_runs))
         snapshot = services.store.snapshot(
-            now=now, ready_limit=free + READY_BEYOND_FREE if free else 0, config_version=services.loaded.version
+            now=now,
+            ready_limit=free + READY_BEYOND_FREE if free else 0,
+            config_version=services.loaded.version,
         )
         limits = planning.Limits(
             max_concurrent=settings.coordinator.max_concurrent_workers,
@@ -249,7 +253,10 @@ class Daemon:
         """The router for the configuration in force; made anew only when that changed."""
         loaded = self.services.loaded
         if self._router is None or self._router[0] != loaded.version:
-            self._router = (loaded.version, make_route(loaded.settings, self._environ, loaded.project_root, self._now))
+            self._router = (
+                loaded.version,
+                make_route(loaded.settings, self._environ, loaded.project_root, self._now),
+            )
         return self._router[1]
 
     def _set_wake_timer(self) -> None:
@@ -272,7 +279,9 @@ class Daemon:
 
     def _set_up_pollers(self) -> None:
         """One poller per configured repository; new ones are due at once, removed ones stop."""
-        wanted = {repository.full_name: repository for repository in self.services.settings.all_repositories()}
+        wanted = {
+            repository.full_name: repository for repository in self.services.settings.all_repositories()
+        }
         for gone in self._pollers.keys() - wanted.keys():
             del self._pollers[gone]
             if self._scheduler.get_job(gone):
@@ -352,7 +361,9 @@ class Daemon:
         change = self._source.check(self._now(), force=force)
         match change:
             case Reloaded():
-                log.info("configuration reloaded", version=change.loaded.version, changes=list(change.changes))
+                log.info(
+                    "configuration reloaded", version=change.loaded.version, changes=list(change.changes)
+                )
                 for warning in change.warnings:
                     log.warning(warning)
                 self._unpark()
@@ -360,14 +371,17 @@ class Daemon:
                 self._write_status()
                 self.wake(Wake.CONFIG)
             case ReloadFailed():
-                log.error("configuration not taken; the last good one stays in force", problems=list(change.problems))
+                log.error(
+                    "configuration not taken; the last good one stays in force",
+                    problems=list(change.problems),
+                )
                 self._write_status()
             case None:
                 pass
 
     def _unpark(self) -> None:
         """A new configuration may route what had no route: look at all parked tasks with a wake time again."""
-        self.services.store.wake_parked(self._now())
+        self.services.store.wake_blocked(self._now())
 
     def _take_requests(self) -> None:
         for request in self.services.store.pending_requests():
@@ -381,7 +395,11 @@ class Daemon:
         store, now = self.services.store, self._now()
         if verb in ("pause", "resume"):
             store.set_state(PAUSED, "yes" if verb == "pause" else None)
-            return "no new runs are started until `coordinator resume`" if verb == "pause" else "runs are started again"
+            return (
+                "no new runs are started until `coordinator resume`"
+                if verb == "pause"
+                else "runs are started again"
+            )
         if verb == "reload":
             self._check_config(force=True)
             return self._source.error or "the configuration was read again"

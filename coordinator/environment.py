@@ -14,7 +14,9 @@ from adw_modules.config import ProviderSettings
 
 # What programs need to run at all. No credentials, no proxies with passwords, no session buses.
 ALLOWED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR")
-NEVER = frozenset({"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"})
+NEVER = frozenset(
+    {"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"}
+)
 MARKER = "COORDINATOR_RUN_MARKER"
 
 

@@ -97,7 +97,9 @@ class LogFile:
         log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = log_dir / "coordinator.jsonl"
         path.touch(mode=0o600)
-        self._handler = RotatingFileHandler(path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, delay=True)
+        self._handler = RotatingFileHandler(
+            path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, delay=True
+        )
         self._utc = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
     def processor(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -105,7 +105,9 @@ class Outbox:
         """Try again later, or give up on what GitHub keeps refusing."""
         store, now, text = self.services.store, self.services.now(), self.services.redactor.text(str(error))
         gone = isinstance(error, GitHubRefused) and error.status in (404, 410)
-        refused_for_good = not isinstance(error, GitHubUnavailable) and (gone or item.tries + 1 >= GIVE_UP_AFTER)
+        refused_for_good = not isinstance(error, GitHubUnavailable) and (
+            gone or item.tries + 1 >= GIVE_UP_AFTER
+        )
         if refused_for_good:
             store.outbox_dead(item.item_id, text)
             log.error("not published", item=item.kind, task_id=item.task_id, error=text)
@@ -117,7 +119,9 @@ class Outbox:
         if isinstance(error, GitHubUnavailable) and error.retry_at is not None:
             not_before = max(error.retry_at, now)
         store.outbox_retry(item.item_id, not_before=not_before, error=text)
-        log.warning("will publish later", item=item.kind, task_id=item.task_id, error=text, at=str(not_before))
+        log.warning(
+            "will publish later", item=item.kind, task_id=item.task_id, error=text, at=str(not_before)
+        )
 
     def _publish_failed(self, task_id: int, error: str) -> None:
         store = self.services.store
@@ -147,7 +151,9 @@ class Outbox:
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
             if workspace is None:
-                raise WorkspaceError(f"the workspace of {task.name} is gone, and its branch has no pull request")
+                raise WorkspaceError(
+                    f"the workspace of {task.name} is gone, and its branch has no pull request"
+                )
             pull = await self._create_pull(task, run, workspace)
         services.store.record_pull(task.task_id, pull.number, pull.url)
         if workspace is not None:
@@ -174,7 +180,9 @@ class Outbox:
         """Bring the one comment and the one status label up to date with the store."""
         services, github = self.services, self.services.github
         body = services.redactor.text(self._comment(task))
-        comment_id = task.comment_id or await github.find_comment(task.repo, task.issue_number, report.marker(task))
+        comment_id = task.comment_id or await github.find_comment(
+            task.repo, task.issue_number, report.marker(task)
+        )
         if comment_id is None or not await github.edit_comment(task.repo, comment_id, body):
             comment_id = await github.create_comment(task.repo, task.issue_number, body)
         if comment_id != task.comment_id:

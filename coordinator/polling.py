@@ -219,4 +219,3 @@ def withdraw_idle(services: Services, task: Task, reason: str) -> bool:
     if changed:
         log.info("cancelled", task=task.name, reason=reason)
     return changed
-

@@ -93,7 +93,9 @@ class Supervisor:
         live.saved_offset = run.stream_offset
         self._begin(live, adopted=True)
 
-    def settle_ended(self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False) -> None:
+    def settle_ended(
+        self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False
+    ) -> None:
         """Settle a run that ended (or vanished) while no daemon was watching."""
         live = LiveRun(task=task, run=run, parser=self._parser(run), seen_at=0.0)
         live.saved_offset = run.stream_offset
@@ -166,9 +168,17 @@ class Supervisor:
 
         def prepare() -> Workspace:
             now = services.now()
-            mirror = services.workspaces.ensure_mirror(repository.full_name, repository.remote_url, auth, now=now)
+            mirror = services.workspaces.ensure_mirror(
+                repository.full_name, repository.remote_url, auth, now=now
+            )
             return services.workspaces.prepare(
-                mirror, task.name, task.branch, default_branch=None, auth=auth, now=now, not_older_than=live.seen_at
+                mirror,
+                task.name,
+                task.branch,
+                default_branch=None,
+                auth=auth,
+                now=now,
+                not_older_than=live.seen_at,
             )
 
         live.workspace = await self._in_thread(prepare)
@@ -180,7 +190,11 @@ class Supervisor:
             run.run_id, now=services.now(), shim_pid=live.handle.shim_pid, child_pid=live.handle.child_pid
         )
         log.info(
-            "worker started", provider=run.provider, model=run.model, pid=live.handle.child_pid, attempt=run.attempt
+            "worker started",
+            provider=run.provider,
+            model=run.model,
+            pid=live.handle.child_pid,
+            attempt=run.attempt,
         )
         if live.stop is not None:  # asked for while the workspace was being made
             live.handle.stop(live.stop[0])
@@ -189,7 +203,9 @@ class Supervisor:
         services, task, run = self._services, live.task, live.run
         coordinator = services.settings.coordinator
         run_dir = Path(run.run_dir)
-        manager = ProviderManager(services.settings, environ=services.environ, project_root=services.loaded.project_root)
+        manager = ProviderManager(
+            services.settings, environ=services.environ, project_root=services.loaded.project_root
+        )
         argv = manager.get_provider(run.provider).build_command(
             run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
         )
@@ -200,7 +216,12 @@ class Supervisor:
             argv=tuple(argv),
             cwd=str(workspace.path),
             env=worker_environment(
-                provider, services.environ, DIALECTS[provider.agent], marker=marker, run_dir=run_dir, attempt=run.attempt
+                provider,
+                services.environ,
+                DIALECTS[provider.agent],
+                marker=marker,
+                run_dir=run_dir,
+                attempt=run.attempt,
             ),
             marker=marker,
             prompt=self._prompt(live, workspace),
@@ -277,7 +298,9 @@ class Supervisor:
     def _save_progress(self, live: LiveRun) -> None:
         if live.offset > live.saved_offset:
             usage = live.parser.finish().usage
-            self._services.store.save_progress(live.run.run_id, live.run.token, offset=live.offset, usage=usage)
+            self._services.store.save_progress(
+                live.run.run_id, live.run.token, offset=live.offset, usage=usage
+            )
             live.saved_offset = live.offset
 
     # -- settling ---------------------------------------------------------------------------------
@@ -304,7 +327,9 @@ class Supervisor:
 
     async def _outcome(self, live: LiveRun, record: ExitRecord | None, *, never_started: bool) -> RunOutcome:
         if never_started:
-            return RunOutcome(outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started")
+            return RunOutcome(
+                outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started"
+            )
         self._read_output(live)
         summary = live.parser.finish()
         stop = live.stop or _recorded_stop(live.run)
@@ -350,7 +375,7 @@ class Supervisor:
     def _finish(self, live: LiveRun, record: ExitRecord | None, outcome: RunOutcome) -> None:
         services, now = self._services, self._services.now()
         summary = live.parser.finish()
-        cost = price(summary.usage, services.settings.models)
+        cost = price(summary.usage, services.settings.models, provider=live.run.provider)
         verdict = after_run(
             live.task,
             outcome,

@@ -10,7 +10,9 @@ from enum import StrEnum
 
 from adw_modules.tasks.model import IssueSnapshot, Priority, Refused, Task, TaskRequest, TaskState, Trigger
 
-WRITE_PERMISSIONS = frozenset({"admin", "write"})  # GitHub's legacy words: `maintain` shows as write, `triage` as read
+WRITE_PERMISSIONS = frozenset(
+    {"admin", "write"}
+)  # GitHub's legacy words: `maintain` shows as write, `triage` as read
 
 _PRIORITY_WORDS = {
     "p0": Priority.CRITICAL,
@@ -30,7 +32,9 @@ _PRIORITY_LABEL = re.compile(r"^(?:priority\s*[:/=-]\s*)?(\w+)$", re.IGNORECASE)
 class Sighting(StrEnum):
     """What a listed issue means for the task we may already have."""
 
-    CHECK_TRIGGER = "check_trigger"  # unknown or possibly triggered anew: ask GitHub who labelled it, and when
+    CHECK_TRIGGER = (
+        "check_trigger"  # unknown or possibly triggered anew: ask GitHub who labelled it, and when
+    )
     REFRESH = "refresh"  # known and open: take over labels, title and priority
     NOTHING = "nothing"
 

@@ -26,7 +26,9 @@ class Event(StrEnum):
     NEEDS_HUMAN = "needs_human"  # a person has to act before it can go on
     INTERRUPTED = "interrupted"  # the run ended for reasons that are ours; not an attempt
     WITHDRAWN = "withdrawn"  # issue closed or deleted, label removed, or cancelled by an operator
-    PUBLISH_FAILED = "publish_failed"  # the work exists, but GitHub will not take the branch or the pull request
+    PUBLISH_FAILED = (
+        "publish_failed"  # the work exists, but GitHub will not take the branch or the pull request
+    )
     REQUEUED = "requeued"  # a new signal: label applied again, or an operator's retry
 
 

@@ -80,7 +80,9 @@ def plan(snapshot: Snapshot, *, limits: Limits, route: Route) -> list[Action]:
     return actions
 
 
-def _place(task: Task, load: Counter[str], *, limits: Limits, route: Route, now: datetime) -> Dispatch | Park | None:
+def _place(
+    task: Task, load: Counter[str], *, limits: Limits, route: Route, now: datetime
+) -> Dispatch | Park | None:
     """Dispatch, park, or None: leave it in the queue because only a busy provider keeps it waiting."""
     if task.runs >= limits.max_runs_per_issue:
         cause = f"has used all its {limits.max_runs_per_issue} runs (coordinator.max_runs_per_issue)"
@@ -100,7 +102,9 @@ def _place(task: Task, load: Counter[str], *, limits: Limits, route: Route, now:
         return Dispatch(task=task, decision=decision)
     if waits_for_slot:
         return None
-    return Park(task=task, cause=f"no provider can take it: {decision.reason}", wake_at=now + NO_ROUTE_RECHECK)
+    return Park(
+        task=task, cause=f"no provider can take it: {decision.reason}", wake_at=now + NO_ROUTE_RECHECK
+    )
 
 
 def attributes(task: Task) -> dict[str, Any]:

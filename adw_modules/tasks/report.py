@@ -75,7 +75,9 @@ def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...]
     if failure_lines:
         lines = "\n".join(failure_lines[-MAX_FAILURE_LINES:])
         fence = _fence(lines)
-        parts.append(f"<details><summary>Last lines of the agent</summary>\n\n{fence}\n{lines}\n{fence}\n\n</details>")
+        parts.append(
+            f"<details><summary>Last lines of the agent</summary>\n\n{fence}\n{lines}\n{fence}\n\n</details>"
+        )
     return "\n\n".join(parts)[:MAX_COMMENT_CHARS]
 
 
@@ -85,7 +87,9 @@ def _no_changes_note(task: Task) -> str:
 
 
 def _run_table(runs: list[RunReport]) -> str:
-    head = "| attempt | provider / model | result | tokens in / out | cost | time |\n|---|---|---|---|---|---|"
+    head = (
+        "| attempt | provider / model | result | tokens in / out | cost | time |\n|---|---|---|---|---|---|"
+    )
     return "\n".join([head, *(_run_row(report) for report in runs[-10:])])
 
 

@@ -56,7 +56,13 @@ BACKOFF: dict[FailureClass, Backoff] = {
 }
 
 UNCOUNTED = frozenset(
-    {Outcome.INTERRUPTED, Outcome.NEVER_STARTED, Outcome.RATE_LIMITED, Outcome.AUTH_FAILED, Outcome.OVER_BUDGET}
+    {
+        Outcome.INTERRUPTED,
+        Outcome.NEVER_STARTED,
+        Outcome.RATE_LIMITED,
+        Outcome.AUTH_FAILED,
+        Outcome.OVER_BUDGET,
+    }
 )
 
 
@@ -117,6 +123,8 @@ def retry_delay(attempts: int, backoff: Backoff, policy: RetrySettings) -> timed
     return timedelta(seconds=min(base * policy.factor**exponent, max(base, policy.max_delay_seconds)))
 
 
-def _verdict(event: Event, attempts: int, *, cause: str | None = None, wake_at: datetime | None = None) -> Verdict:
+def _verdict(
+    event: Event, attempts: int, *, cause: str | None = None, wake_at: datetime | None = None
+) -> Verdict:
     state = advance(TaskState.RUNNING, event)
     return Verdict(event=event, state=state, cause=cause, wake_at=wake_at, attempts=attempts)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = Path("adws/config.toml")
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="COORDINATOR_CONFIG", help="The configuration file.", show_default=True)
+    Path,
+    typer.Option(
+        "--config", "-c", envvar="COORDINATOR_CONFIG", help="The configuration file.", show_default=True
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 IssueArgument = Annotated[str, typer.Argument(help="12, gh-12 or owner/name#12", show_default=False)]
@@ -57,9 +60,9 @@ def reading(loaded: LoadedSettings) -> Iterator[Store]:
 
 def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
     """What the running daemon last wrote about itself; None when none runs."""
-    from coordinator.store import StateDir
+    from coordinator.store import StatePaths
 
-    if StateDir(loaded.state_dir).holder() is None:
+    if not StatePaths(loaded.state_dir).is_held():
         return None
     try:
         status: dict[str, Any] = json.loads((loaded.state_dir / "daemon.json").read_text())
@@ -103,5 +106,11 @@ def when(at: datetime | None, now: datetime) -> str:
     if at is None:
         return "not before somebody acts"
     seconds = max(0, round((at - now).total_seconds()))
-    text = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+    text = (
+        f"{seconds} s"
+        if seconds < 120
+        else f"{seconds // 60} min"
+        if seconds < 7200
+        else f"{seconds // 3600} h"
+    )
     return f"in {text} ({at:%H:%M:%S} UTC)"

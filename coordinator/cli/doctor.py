@@ -67,7 +67,9 @@ def _git() -> Finding:
     program = shutil.which("git")
     if program is None:
         return Finding(check="git", ok=False, text="git is not on PATH; install it")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return Finding(check="git", ok=True, text=version)
 
 
@@ -93,24 +95,30 @@ def _providers(loaded: LoadedSettings) -> Iterator[Finding]:
         availability = manager.availability(name)
         text = f"{name} is available" if availability.available else f"{name}: {availability.reason}"
         needed = loaded.settings.providers[name].enabled
-        yield Finding(check="provider", ok=True if availability.available else (False if needed else None), text=text)
+        yield Finding(
+            check="provider", ok=True if availability.available else (False if needed else None), text=text
+        )
 
 
 def _state(loaded: LoadedSettings) -> Iterator[Finding]:
     from adw_modules.errors import StoreError
     from coordinator.cli.common import daemon_status, reading
-    from coordinator.store import StateDir
+    from coordinator.store import StatePaths
 
     daemon = daemon_status(loaded)
     text = f"a daemon runs (pid {daemon.get('pid')})" if daemon is not None else "no daemon runs"
     yield Finding(check="daemon", ok=True if daemon is not None else None, text=text)
     if daemon and daemon.get("config_error"):
-        yield Finding(check="daemon", ok=False, text=f"runs on an older configuration: {daemon['config_error']}")
+        yield Finding(
+            check="daemon", ok=False, text=f"runs on an older configuration: {daemon['config_error']}"
+        )
     try:
-        StateDir(loaded.state_dir).check()
+        StatePaths(loaded.state_dir).check()
         if (loaded.state_dir / "coordinator.db").exists():
             with reading(loaded) as store:
-                counts = ", ".join(f"{count} {state.value}" for state, count in store.counts_by_state().items())
+                counts = ", ".join(
+                    f"{count} {state.value}" for state, count in store.counts_by_state().items()
+                )
             yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: {counts or 'no tasks yet'}")
         else:
             yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: nothing yet")
@@ -140,7 +148,9 @@ async def _ask_github(loaded: LoadedSettings, token: str) -> list[Finding]:
     )
     try:
         account = await github.whoami()
-        findings.append(Finding(check="github", ok=True, text=f"{settings.api_url} answers; you are {account.login}"))
+        findings.append(
+            Finding(check="github", ok=True, text=f"{settings.api_url} answers; you are {account.login}")
+        )
         for repository in loaded.settings.all_repositories():
             findings.append(await _ask_repository(github, repository.full_name, account.login))
     except CoordinatorError as error:

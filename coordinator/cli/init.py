@@ -71,10 +71,14 @@ def register(app: typer.Typer) -> None:
 
 def init(
     config: Annotated[Path, typer.Option("--config", "-c", help="The file to write.")] = DEFAULT_CONFIG,
-    repo: Annotated[str | None, typer.Option(help="owner/name; the git remote of this folder if left out.")] = None,
+    repo: Annotated[
+        str | None, typer.Option(help="owner/name; the git remote of this folder if left out.")
+    ] = None,
     label: Annotated[str, typer.Option(help="The label that hands an issue to Coordinator.")] = "rpi-auto",
     workers: Annotated[int, typer.Option(help="How many agents may work at once.", min=1, max=100)] = 3,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the options and defaults.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing; take the options and defaults.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a first adws/config.toml."""
@@ -92,7 +96,9 @@ def init(
     config.write_text(text)
     typer.echo(f"Wrote {config} for {repo}.")
     if shutil.which("claude") is None:
-        typer.echo("The program claude is not on PATH yet: install it, or change the provider's command_template.")
+        typer.echo(
+            "The program claude is not on PATH yet: install it, or change the provider's command_template."
+        )
     typer.echo("Next: export GITHUB_TOKEN=…, then `coordinator doctor` and `coordinator run`.")
 
 

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 def logs(
     config: ConfigOption = DEFAULT_CONFIG,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing what is new.")] = False,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this issue, with its agent's output.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Only this issue, with its agent's output.")
+    ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines of the past.", min=0)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are stored.")] = False,
 ) -> None:
@@ -104,7 +106,9 @@ def agent_line(record: dict[str, Any]) -> str:
     message = record.get("message")
     if record.get("type") == "assistant" and isinstance(message, dict):
         blocks = message.get("content")
-        texts = [_block(block) for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+        texts = (
+            [_block(block) for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+        )
         return "\n".join(f"  │ {text}" for text in texts if text)
     if record.get("type") == "result":
         return f"  └ {_short(record.get('result') or record.get('subtype'))}"

@@ -51,7 +51,7 @@ def resume(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 def _request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
     from coordinator.clock import utc_now
-    from coordinator.store import StateDir, Store
+    from coordinator.store import StatePaths, Store
 
     loaded = settings_source(config).current
     with reading(loaded) as store:
@@ -59,7 +59,7 @@ def _request(config: Path, verb: str, issue: str | None, argument: str | None, a
     store = Store.open(loaded.database_url, now=utc_now())
     try:
         request_id = store.add_request(verb, task.task_id if task else None, argument, utc_now())
-        StateDir(loaded.state_dir).touch_wake()
+        StatePaths(loaded.state_dir).touch_wake()
         running = daemon_status(loaded) is not None
         answer = _wait_for_answer(store, request_id) if running else None
     finally:
@@ -70,7 +70,9 @@ def _request(config: Path, verb: str, issue: str | None, argument: str | None, a
         else "The request is recorded; no daemon runs, so it is taken when one starts."
     )
     if as_json:
-        print_json({"request": request_id, "verb": verb, "task": task.name if task else None, "answer": answer})
+        print_json(
+            {"request": request_id, "verb": verb, "task": task.name if task else None, "answer": answer}
+        )
     else:
         typer.echo(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
 

@@ -86,7 +86,9 @@ def _show(facts: dict[str, Any], now: datetime) -> None:
     console = Console(highlight=False)
     daemon = facts["daemon"]
     if daemon["running"]:
-        console.print(f"[green]●[/] running (pid {daemon.get('pid')}), configuration {daemon.get('config_version')}")
+        console.print(
+            f"[green]●[/] running (pid {daemon.get('pid')}), configuration {daemon.get('config_version')}"
+        )
     else:
         console.print("[yellow]○[/] no daemon runs; `coordinator run` starts one")
     if daemon.get("config_error"):
@@ -111,7 +113,9 @@ def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> st
     from coordinator.cli.common import when
 
     next_poll = repository["next_poll_at"]
-    line = f"  {escape(name)}: next poll {when(datetime.fromisoformat(next_poll), now) if next_poll else 'now'}"
+    line = (
+        f"  {escape(name)}: next poll {when(datetime.fromisoformat(next_poll), now) if next_poll else 'now'}"
+    )
     return line + (f" [red]{escape(repository['last_error'])}[/]" if repository["last_error"] else "")
 
 
@@ -119,7 +123,13 @@ def _task_table(tasks: list[dict[str, Any]], now: datetime) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    colours = {"running": "cyan", "succeeded": "green", "failed": "red", "blocked": "yellow", "retry_wait": "yellow"}
+    colours = {
+        "running": "cyan",
+        "succeeded": "green",
+        "failed": "red",
+        "blocked": "yellow",
+        "retry_wait": "yellow",
+    }
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("task", "state", "priority", "provider/model", "rule", "attempts", "note"):
         table.add_column(column, overflow="fold")
@@ -132,5 +142,3 @@ def _task_table(tasks: list[dict[str, Any]], now: datetime) -> Any:
         cells = (row["priority"], target, row["rule"] or "", str(row["attempts"]), note)
         table.add_row(escape(row["task"]), f"[{colour}]{row['state']}[/]", *(escape(cell) for cell in cells))
     return table
-
-

@@ -37,7 +37,15 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
     )
     if as_json:
         trace = [] if decision is None else decision.trace
-        print_json({"task": task.name, "state": task.state.value, "why": sentence, "wake_at": task.wake_at, "rules": trace})
+        print_json(
+            {
+                "task": task.name,
+                "state": task.state.value,
+                "why": sentence,
+                "wake_at": task.wake_at,
+                "rules": trace,
+            }
+        )
     else:
         typer.echo(sentence)
 
@@ -59,7 +67,11 @@ def explain(
     poll = _next_poll(task, daemon, now)
     match task.state:
         case TaskState.RUNNING:
-            target = f"{run.provider}/{run.model} (rule {run.rule or 'default'}, attempt {run.attempt})" if run else "?"
+            target = (
+                f"{run.provider}/{run.model} (rule {run.rule or 'default'}, attempt {run.attempt})"
+                if run
+                else "?"
+            )
             return f"{task.name} is running on {target}."
         case TaskState.SUCCEEDED:
             where = f": {task.pr_url}" if task.pr_url else "; its pull request is being opened"

@@ -5,7 +5,6 @@ Does not look into the files: the database is the store's, a run directory is th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from adw_modules.errors import StateDirBusy, StoreError
+from coordinator.shim import is_locked, take_lock
 
 # Locks and SQLite's shared memory do not work reliably between hosts.
 _NETWORK_FILE_SYSTEMS = frozenset({
@@ -35,6 +35,31 @@ class StatePaths:
         self.trees = self.root / "trees"
         self.quarantine = self.root / "quarantine"
         self.logs = self.root / "logs"
+
+    def is_held(self) -> bool:
+        """Whether a daemon holds this directory right now. Only asks; never in a starting daemon's way."""
+        return is_locked(str(self.lock))
+
+    def touch_wake(self) -> None:
+        """Have a running daemon look at the operators' requests now, not at its next tick."""
+        self.wake.touch(mode=0o600)
+        os.utime(self.wake)
+
+    def wake_signature(self) -> int:
+        """Changes whenever somebody called `touch_wake`. One stat: cheap enough for five times a second."""
+        try:
+            return self.wake.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def check(self) -> None:
+        """StoreError when no state could live here. Makes and locks nothing."""
+        refuse_network_file_system(self.root, _mounts())
+        nearest = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"{nearest} cannot be written to, so there is no place for the state in {self.root}"
+            )
 
     def run_dir(self, task_name: str, token: int) -> Path:
         """The directory of one run: single-use, because the token never comes back."""
@@ -110,18 +135,14 @@ def _mounts() -> str:
 def _take(lock: Path) -> int:
     """The descriptor that holds the lock. It closes on exec, so workers do not keep it alive."""
     try:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = take_lock(str(lock))
+        if held is not None:
+            os.truncate(held, 0)
+            os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
-        raise StoreError(f"{lock} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(held, 0)
-        os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:
-        os.close(held)
-        if isinstance(error, BlockingIOError):
-            raise StateDirBusy(f"{lock.parent} is in use by {_holder(lock)}") from error
         raise StoreError(f"{lock} cannot be locked: {error.strerror}") from error
+    if held is None:
+        raise StateDirBusy(f"{lock.parent} is in use by {_holder(lock)}")
     return held
 
 

@@ -236,6 +236,16 @@ class Store:
                 audit.add(conn, now, state.value, cause or f"was {expected}", task_id=task_id)
             return True
 
+    def next_wake_at(self) -> datetime | None:
+        """When the next waiting or blocked task is due (may be past); None when none has a time."""
+        with self._database.read() as conn:
+            return tasks.next_wake_at(conn)
+
+    def wake_blocked(self, now: datetime) -> None:
+        """Make all blocked tasks that have a wake time due now: what blocked them may have changed."""
+        with self._database.write() as conn:
+            tasks.wake_blocked(conn, now)
+
     def open_runs(self) -> list[tuple[Task, Run]]:
         """All live runs with their tasks, oldest first."""
         with self._database.read() as conn:

@@ -62,6 +62,12 @@ _DUE = (
     .where(tasks.c.state.in_(_WAITING), tasks.c.wake_at <= bindparam("at_now"))
     .order_by(tasks.c.wake_at, tasks.c.task_id)
 )
+_NEXT_WAKE = select(func.min(tasks.c.wake_at)).where(tasks.c.state.in_(_WAITING))
+_WAKE_BLOCKED = (
+    update(tasks)
+    .where(tasks.c.state == TaskState.BLOCKED, tasks.c.wake_at > bindparam("at_now"))
+    .values(wake_at=bindparam("at_now"))
+)
 _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
 _CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
@@ -151,6 +157,15 @@ def ready(conn: Connection, limit: int) -> tuple[Task, ...]:
 
 def due(conn: Connection, now: datetime) -> tuple[Task, ...]:
     return tuple(task_of(row) for row in conn.execute(_DUE, {"at_now": now}))
+
+
+def next_wake_at(conn: Connection) -> datetime | None:
+    at: datetime | None = conn.execute(_NEXT_WAKE).scalar_one()
+    return at
+
+
+def wake_blocked(conn: Connection, now: datetime) -> None:
+    conn.execute(_WAKE_BLOCKED, {"at_now": now})
 
 
 def counts(conn: Connection) -> dict[TaskState, int]:
