@@ -33,8 +33,9 @@ class Repositories:
 
     def resolve(self, repo: str) -> RepoInfo:
         """Ask again: the current name, id and default branch."""
-        info = self._wire.send("GET", f"/repos/{_checked(repo)}").expect(200).parse(repo_info)
-        self._known[_key(repo)] = info
+        key = _key(repo)
+        info = self._wire.send("GET", f"/repos/{repo}").expect(200).parse(repo_info)
+        self._known[key] = info
         return info
 
     def forget(self, repo: str) -> None:
@@ -61,8 +62,3 @@ def _key(repo: str) -> str:
     if not _FULL_NAME.fullmatch(repo):
         raise ConfigError(f"'{repo}' is not a repository name of the form owner/name.")
     return repo.casefold()
-
-
-def _checked(repo: str) -> str:
-    _key(repo)
-    return repo
