@@ -40,13 +40,19 @@ _WIDEST_INT = 64  # bits; longer numbers cannot be turned into text in bounded t
 
 
 def read(attrs: Attrs, path: Path) -> object:
-    """The value at `path`, or None when any step of it is missing."""
-    value: object = attrs
-    for key in path:
-        value = _step(value, key)
+    """The value at `path` as it compares, or None when any step of it is missing."""
+    value = raw(attrs, path)
     if path == ("priority",):
         return rank(value)
     return as_labels(value) if path == ("labels",) else value
+
+
+def raw(attrs: Attrs, path: Path) -> object:
+    """The value at `path` as it was given."""
+    value: object = attrs
+    for key in path:
+        value = _step(value, key)
+    return value
 
 
 def _step(value: object, key: str | int) -> object:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adw_modules.errors import ConfigError
-from adw_modules.routing.attributes import Attrs, Path, read, show, spell
+from adw_modules.routing.attributes import Attrs, Path, raw, show, spell
 
 Test = Callable[[Attrs], bool]
 
@@ -41,7 +41,7 @@ class Clause:
 
     def failure(self, attrs: Attrs) -> str:
         """The clause with the values that made it fail."""
-        seen = [f"{spell(path)} is {_value(read(attrs, path))}" for path in self.paths]
+        seen = [f"{spell(path)} is {_value(raw(attrs, path))}" for path in self.paths]
         return f"{self.text} ({', '.join(seen)})" if seen else self.text
 
 
