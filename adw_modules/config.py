@@ -177,7 +177,7 @@ def _variable(value: Any) -> str:
 
 
 def _owner(value: Any) -> str | None:
-    if value == "":
+    if value is None or value == "":
         return None  # the shipped file has the key with an empty value, to be filled in
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", _text(value)):
         raise _must_be("the login of a user or organisation on GitHub")
@@ -185,7 +185,7 @@ def _owner(value: Any) -> str | None:
 
 
 def _repository_name(value: Any) -> str | None:
-    if value == "":
+    if value is None or value == "":
         return None
     text = _text(value)
     if "/" in text:
@@ -361,7 +361,8 @@ def _condition(value: Any) -> str:
 class Section(BaseModel):
     """A table of the file: frozen, and strict about the keys it has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Defaults are validated too: 30 and 30.0 must not look like two values when settings are compared.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class CoordinatorSettings(Section):
@@ -389,6 +390,8 @@ class RetrySettings(Section):
     max_delay_seconds: AtLeast0 = 3600
     fast_exit_seconds: AtLeast0 = 10
     fast_exit_base_delay_seconds: AtLeast0 = 300
+    rate_limit_delay_seconds: AtLeast0 = 300
+    auth_delay_seconds: AtLeast0 = 3600
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -890,7 +893,7 @@ def _unknown_key(path: Path, data: dict[str, Any]) -> str:
         return _unknown_section(key, data.get(key), known)
     hint = _nearest(key, known)
     home = [section for section in _SECTIONS_WITH_KEYS if key in _SECTIONS_WITH_KEYS[section]]
-    text = f'{_table_name(parent, data)} has no key "{key}"'
+    text = f"{_table_name(parent, data)} has no key {_shown(key)}"
     if hint:
         return f'{text}; did you mean "{hint}"?'
     if home:
@@ -901,13 +904,13 @@ def _unknown_key(path: Path, data: dict[str, Any]) -> str:
 def _unknown_section(key: str, value: Any, known: list[str]) -> str:
     hint = _nearest(key, known)
     if isinstance(value, (dict, list)) and hint:
-        return f"there is no section [{key}]; did you mean [{hint}]?"
+        return f"there is no section [{_quoted(key)}]; did you mean [{hint}]?"
     if isinstance(value, (dict, list)):
-        return f"there is no section [{key}]; the sections are {', '.join(known)}."
+        return f"there is no section [{_quoted(key)}]; the sections are {', '.join(known)}."
     home = [section for section in _SECTIONS_WITH_KEYS if key in _SECTIONS_WITH_KEYS[section]]
     if home:
-        return f'the key "{key}" stands outside every section; it belongs into [{home[0]}].'
-    return f'there is no key "{key}" outside the sections; the sections are {", ".join(known)}.'
+        return f"the key {_shown(key)} stands outside every section; it belongs into [{home[0]}]."
+    return f"there is no key {_shown(key)} outside the sections; the sections are {', '.join(known)}."
 
 
 def _not_a_table(path: Path, value: Any, data: dict[str, Any]) -> str:
@@ -966,8 +969,14 @@ def _ended(text: str) -> str:
     return text if text.endswith(("?", ".")) else f"{text}."
 
 
+def _in_quotes(text: str) -> str:
+    """As the file would spell it, and on one line whatever the text holds."""
+    spelled = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in spelled)
+
+
 def _quoted(part: str) -> str:
-    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
+    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else _in_quotes(part)
 
 
 def _dotted(path: Path) -> str:
@@ -1015,7 +1024,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         if _SECRET.search(value) or _PASSWORD_IN_URL.search(value):
             return "a text that looks like a secret (not shown)"
-        return json.dumps(value if len(value) <= 60 else f"{value[:57]}…", ensure_ascii=False)
+        return _in_quotes(value if len(value) <= 60 else f"{value[:57]}…")
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -1191,7 +1200,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return _in_quotes(value)
     if isinstance(value, Section):
         return _toml({key: inner for key, inner in value if inner is not None})
     if isinstance(value, Mapping):
