@@ -258,9 +258,9 @@ def _closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{_closed_port()}", "http://nosuchhost.invalid"])
-def test_no_server_and_no_such_host_are_unavailable(url: str) -> None:
-    github = github_for(url, timeout_seconds=1, writes_per_minute=0)
+@pytest.mark.parametrize("host", ["127.0.0.1", "nosuchhost.invalid"])
+def test_no_server_and_no_such_host_are_unavailable(host: str) -> None:
+    github = github_for(f"http://{host}:{_closed_port()}", timeout_seconds=1, writes_per_minute=0)
 
     async def story() -> None:
         for question in (*READS.values(), *WRITES.values()):
