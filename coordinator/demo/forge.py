@@ -165,14 +165,16 @@ class Repository:
     def full_name(self) -> str:
         return f"{self.owner.login}/{self.name}"
 
-    def role_of(self, user: User | None) -> Role:
-        """What an account may do here; None is a request without a token."""
-        if user is None:
-            return Role.NONE if self.private else Role.READ
+    def role_of(self, user: User) -> Role:
+        """What the permission endpoint says of an account. On a public repository everybody can read."""
         if user.login == self.owner.login:
             return Role.ADMIN
-        default = Role.NONE if self.private else Role.READ
-        return self.roles.get(user.login.lower(), default)
+        return self.roles.get(user.login.lower(), Role.NONE if self.private else Role.READ)
+
+    def access_of(self, user: User | None) -> Role:
+        """What a request may do; None is one without a token."""
+        least = Role.NONE if self.private else Role.READ
+        return least if user is None else max(least, self.role_of(user))
 
     def open_count(self) -> int:
         return sum(issue.state == "open" and issue.moved_to is None for issue in self.issues.values())

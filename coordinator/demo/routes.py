@@ -168,7 +168,7 @@ class Api:
         by_id = match["id"] is not None
         number = int(match["id"]) if by_id else self.forge.names.get(unquote(match["name"]).lower())
         repository = self.forge.repositories.get(number or 0)
-        role = repository.role_of(request.user) if repository else Role.NONE
+        role = repository.access_of(request.user) if repository else Role.NONE
         if repository is None or role < Role.READ:
             raise Rejected(404, "Not Found")
         if not by_id and unquote(match["name"]).lower() != repository.full_name.lower():
@@ -332,18 +332,22 @@ def _list_issues(api: Api, call: Call, _match: re.Match[str]) -> Response:
     if state not in ("open", "closed", "all"):
         raise invalid("Issue", "state", "invalid")
     labels = [name.strip() for name in query.get("labels", "").split(",") if name.strip()]
-    found = [
-        issue
-        for issue in call.repository.issues.values()
-        if _is_listed(issue, state, labels, query.get("since"))
-    ]
+    since = _moment(query.get("since"))
+    found = [issue for issue in call.repository.issues.values() if _is_listed(issue, state, labels, since)]
     return api.page(call, _sorted(found, query), lambda issue: api.render.issue(call.repository, issue))
 
 
-def _is_listed(issue: Issue, state: str, labels: list[str], since: str | None) -> bool:
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise invalid("Issue", "since", "invalid") from None
+
+
+def _is_listed(issue: Issue, state: str, labels: list[str], since: datetime | None) -> bool:
     if issue.deleted or issue.moved_to is not None or state not in ("all", issue.state):
         return False
-    if since is not None and issue.updated_at < datetime.fromisoformat(since):
+    if since is not None and issue.updated_at < since:
         return False
     return all(issue.has_label(name) for name in labels)
 

@@ -1,7 +1,9 @@
 """A GitHub-compatible server on loopback, for the demo, the tests and the benches.
 
     with GitHubServer() as server:
-        server.add_token("tok", server.add_repo("octo/hello") ...)
+        server.add_repo("octo/hello", files={"README.md": "# Hello\\n"})
+        server.add_token("some-token", "octo")
+        number = server.add_issue("octo/hello", title="Say hello", labels=["rpi-auto"])
 
 Owns the socket, the threads, the one lock, the record of requests and the damage that faults do. What
 GitHub answers is in `routes.py`, what it remembers in `forge.py`. Not for production: it trusts its caller.
@@ -14,11 +16,12 @@ import email.utils
 import json
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,7 +114,7 @@ class GitHubServer:
     """
 
     def __init__(self, *, git_root: Path | None = None, clock: Callable[[], datetime] | None = None) -> None:
-        self._own_root = tempfile.TemporaryDirectory(prefix="demo-git-") if git_root is None else None
+        self._own_root = _temporary_root() if git_root is None else None
         root = Path(self._own_root.name) if self._own_root else git_root
         assert root is not None  # noqa: S101  for the type checker: one of the two is set
         self._clock = clock or utc_now
@@ -126,6 +129,7 @@ class GitHubServer:
         self._api = Api(self._forge, self._limits, Renderer(self.api_url))
         self._requests: list[RecordedRequest] = []
         self._request_ids = 0
+        self.failures: list[Exception] = []  # bugs of this server
         self.faults = Faults()
 
     # Running --------------------------------------------------------------------------------------
@@ -141,13 +145,18 @@ class GitHubServer:
         return self
 
     def stop(self) -> None:
-        """End all connections and free the port. Harmless when repeated."""
+        """End all connections and free the port. Harmless when repeated.
+
+        Raises what went wrong inside the server meanwhile: its own faults must not look like a client's.
+        """
         self._released.set()
         self._listener.close()
         if self._thread.is_alive():
             self._thread.join()
         if self._own_root is not None:
             self._own_root.cleanup()
+        if self.failures:
+            raise self.failures.pop()
 
     def __enter__(self) -> GitHubServer:
         return self.start()
@@ -468,7 +477,7 @@ class GitHubServer:
             case FaultKind.STATUS:
                 return Response(status=fault.status, body=_fault_body(fault), headers=headers)
             case FaultKind.TRUNCATED_JSON:
-                whole = self._true_answer(request)
+                whole = self._true_answer(_unconditional(request))  # a 304 has nothing to cut
                 return Response(
                     status=whole.status, body=whole.body[: len(whole.body) // 2], headers=whole.headers
                 )
@@ -524,7 +533,7 @@ class GitHubServer:
         repository = self._forge.repositories.get(number)
         if request.token is not None and request.user is None:
             return _git_error(401, "Invalid username or token."), None
-        role = repository.role_of(request.user) if repository else Role.NONE
+        role = repository.access_of(request.user) if repository else Role.NONE
         is_push = "git-receive-pack" in request.path or request.query.get("service") == "git-receive-pack"
         if repository is not None and role >= (Role.WRITE if is_push else Role.READ):
             return None, repository
@@ -549,6 +558,11 @@ class GitHubServer:
 
     def _user_or_none(self, login: str | None) -> User | None:
         return None if login is None else self._forge.user(login)
+
+
+def _temporary_root() -> tempfile.TemporaryDirectory[str]:
+    # A push that still runs when the server stops may put a file back while the tree is removed.
+    return tempfile.TemporaryDirectory(prefix="demo-git-", ignore_cleanup_errors=True)
 
 
 class _Changing:
@@ -610,7 +624,10 @@ class _Listener(ThreadingHTTPServer):
                 _end(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is everyday life here."""
+        """A client that goes away in the middle is everyday life here; anything else is a bug."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            self.owner.failures.append(error)
 
 
 def _end(connection: socket.socket) -> None:
@@ -680,6 +697,11 @@ def _token(header: str | None) -> str | None:
         return base64.b64decode(value).decode().partition(":")[2]
     except ValueError:
         return value  # not a token of anybody: 401
+
+
+def _unconditional(request: Request) -> Request:
+    headers = {name: value for name, value in request.headers.items() if name != "if-none-match"}
+    return replace(request, headers=headers)
 
 
 def _fault_body(fault: Fault) -> bytes:
