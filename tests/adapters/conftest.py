@@ -1,4 +1,4 @@
-"""Databases for the store's tests: every test that takes `store` runs on SQLite and on a real PostgreSQL server."""
+"""Databases for the store's tests: whatever takes `store` runs on SQLite and on a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from store_samples import NOW
 
 from coordinator.store import Store
-from store_samples import NOW
 
 _schema_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own: from a wheel, without root, on a socket in a private folder."""
+    """The URL of a PostgreSQL server of our own: from a wheel, on a socket in a private folder."""
     pgserver = _imported_pgserver()
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
         try:

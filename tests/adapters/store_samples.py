@@ -67,7 +67,9 @@ def a_request(number: int = 12, *, event_id: int = 100, priority: Priority = Pri
     return TaskRequest(issue=an_issue(number, **changes), priority=priority, trigger=a_trigger(event_id))
 
 
-def a_refusal(number: int = 12, *, reason: str = "mallory may not write", event_id: int = 100, **changes: Any):
+def a_refusal(
+    number: int = 12, *, reason: str = "mallory may not write", event_id: int = 100, **changes: Any
+):
     return Refused(issue=an_issue(number, **changes), reason=reason, trigger=a_trigger(event_id, "mallory"))
 
 

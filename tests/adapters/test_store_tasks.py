@@ -4,10 +4,6 @@ from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import StatementError
-
-from adw_modules.errors import IllegalTransition, StoreError
-from adw_modules.tasks.model import FailureClass, Outcome, Priority, RunOutcome, TaskState
-from coordinator.store import TaskChange
 from store_samples import (
     LATER,
     NOW,
@@ -22,7 +18,13 @@ from store_samples import (
     start,
 )
 
-FAILED = RunOutcome(outcome=Outcome.FAILED, detail="exit 7", failure_class=FailureClass.EXIT_CODE, exit_code=7)
+from adw_modules.errors import IllegalTransition, StoreError
+from adw_modules.tasks.model import FailureClass, Outcome, Priority, RunOutcome, TaskState
+from coordinator.store import TaskChange
+
+FAILED = RunOutcome(
+    outcome=Outcome.FAILED, detail="exit 7", failure_class=FailureClass.EXIT_CODE, exit_code=7
+)
 
 
 def finished(store, state=TaskState.FAILED, number=12):
@@ -58,10 +60,16 @@ def test_the_same_poll_again_writes_nothing(store):
 
 def test_a_poll_refreshes_what_people_see_but_not_what_the_agent_was_given(store):
     queue(store)
-    later = a_request(title="New title", body="rm -rf", labels=("bug",), priority=Priority.CRITICAL, updated_at=LATER)
+    later = a_request(
+        title="New title", body="rm -rf", labels=("bug",), priority=Priority.CRITICAL, updated_at=LATER
+    )
     done = store.upsert_task(later, name="gh-12", now=LATER)
     assert done.change is TaskChange.REFRESHED
-    assert (done.task.title, done.task.labels, done.task.priority) == ("New title", ("bug",), Priority.CRITICAL)
+    assert (done.task.title, done.task.labels, done.task.priority) == (
+        "New title",
+        ("bug",),
+        Priority.CRITICAL,
+    )
     assert (done.task.snapshot_title, done.task.snapshot_body) == ("The lamp flickers", "Please mend it.")
     assert done.task.updated_at == LATER
 
@@ -110,7 +118,11 @@ def test_a_newer_trigger_starts_a_finished_or_blocked_task_over_and_keeps_its_hi
 def test_a_newer_trigger_gives_a_waiting_task_its_text_without_starting_it_over(store):
     task = finished(store, TaskState.RETRY_WAIT)
     done = store.upsert_task(a_request(event_id=101, body="Newer text"), name="gh-12", now=LATER)
-    assert (done.change, done.task.state, done.task.attempts) == (TaskChange.REFRESHED, TaskState.RETRY_WAIT, 1)
+    assert (done.change, done.task.state, done.task.attempts) == (
+        TaskChange.REFRESHED,
+        TaskState.RETRY_WAIT,
+        1,
+    )
     assert (done.task.snapshot_body, done.task.trigger_event_id) == ("Newer text", 101)
     assert done.task.task_id == task.task_id
 
@@ -127,7 +139,11 @@ def test_a_newer_trigger_during_a_run_counts_when_the_run_has_ended(store):
 
 def test_a_refused_issue_is_blocked_with_the_reason_and_without_its_text(store):
     task = store.record_refusal(a_refusal(), name="gh-12", now=NOW)
-    assert (task.state, task.cause, task.wake_at) == (TaskState.BLOCKED, "refused: mallory may not write", None)
+    assert (task.state, task.cause, task.wake_at) == (
+        TaskState.BLOCKED,
+        "refused: mallory may not write",
+        None,
+    )
     assert (task.snapshot_title, task.snapshot_body) == ("", "")
     assert store.due_outbox(LATER, 10) == []
     assert [event.kind for event in store.events_for(task.task_id, 10)] == ["refused"]
@@ -149,7 +165,9 @@ def test_a_refused_issue_is_opened_by_whatever_is_admitted_later(store):
     assert done.task.snapshot_body == "Please mend it."
 
 
-@pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.RETRY_WAIT, TaskState.BLOCKED])
+@pytest.mark.parametrize(
+    "state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.RETRY_WAIT, TaskState.BLOCKED]
+)
 def test_a_refusal_never_touches_the_state_of_an_admitted_task(store, state):
     task = queue(store)
     _, run = start(store, task.task_id)
@@ -164,7 +182,10 @@ def test_known_issues_are_found_by_repository_and_number(store):
     queue(store, 1)
     queue(store, 2)
     queue(store, 2, repo_id=5, repo="acme/other")
-    assert {n: t.name for n, t in store.tasks_for_issues(REPO_ID, [1, 2, 3]).items()} == {1: "gh-1", 2: "gh-2"}
+    assert {n: t.name for n, t in store.tasks_for_issues(REPO_ID, [1, 2, 3]).items()} == {
+        1: "gh-1",
+        2: "gh-2",
+    }
     assert store.tasks_for_issues(REPO_ID, []) == {}
     assert [task.repo for task in store.find_task(None, 2)] == ["acme/widgets", "acme/other"]
     assert [task.repo for task in store.find_task("Acme/Other", 2)] == ["acme/other"]
@@ -210,7 +231,13 @@ def test_a_task_moves_only_from_the_state_it_is_expected_in(store):
 
 def test_a_transition_may_set_the_attempts_but_never_below_zero(store):
     task = finished(store, TaskState.RETRY_WAIT)
-    values = {"expected": TaskState.RETRY_WAIT, "state": TaskState.QUEUED, "cause": None, "wake_at": None, "now": NOW}
+    values = {
+        "expected": TaskState.RETRY_WAIT,
+        "state": TaskState.QUEUED,
+        "cause": None,
+        "wake_at": None,
+        "now": NOW,
+    }
     with pytest.raises(StoreError):
         store.transition(task.task_id, attempts=-1, **values)
     assert store.get_task(task.task_id) == task
@@ -264,7 +291,9 @@ def test_text_that_a_database_cannot_hold_is_kept_with_a_mark_and_does_not_look_
     assert (task.title, task.snapshot_body) == ("half a pair ?", "nul \ufffd inside")
     assert task.labels == ("bu\ud800g",)
     again = store.upsert_task(
-        a_request(title="half a pair \ud800", body="nul \0 inside", labels=("bu\ud800g",)), name="gh-12", now=NOW
+        a_request(title="half a pair \ud800", body="nul \0 inside", labels=("bu\ud800g",)),
+        name="gh-12",
+        now=NOW,
     )
     assert again.change is TaskChange.UNCHANGED
 
