@@ -60,7 +60,7 @@ def _tasks() -> None:
         sa.Column("issue_updated_at", _TIME, nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
-        sa.CheckConstraint("attempts >= 0", name="ck_tasks_attempts_not_negative"),
+        sa.CheckConstraint("attempts >= 0", name=op.f("ck_tasks_attempts_not_negative")),
         sa.PrimaryKeyConstraint("task_id", name="pk_tasks"),
         sa.UniqueConstraint("repo_id", "issue_number", name="uq_tasks_repo_id_issue_number"),
     )
