@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Neither the user's nor the machine's git settings may change what the server does.
@@ -65,12 +67,23 @@ def git(path: Path, *args: str, stdin: bytes = b"") -> str:
 
 def create(path: Path, *, branch: str, files: dict[str, str]) -> None:
     """Make a bare repository with one commit of `files` on `branch`."""
-    # Written by hand: `git init` would start one more process per test.
-    (path / "objects" / "info").mkdir(parents=True)
-    (path / "refs" / "heads").mkdir(parents=True)
-    (path / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
-    (path / "config").write_text(_CONFIG)
-    add_commit(path, branch=branch, files=files, message="First version")
+    for name, content in _first_version(branch, tuple(sorted(files.items()))):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+
+
+@cache
+def _first_version(branch: str, files: tuple[tuple[str, str], ...]) -> tuple[tuple[str, bytes], ...]:
+    """The files of such a repository: tests make hundreds of equal ones, and git is started for the first."""
+    with tempfile.TemporaryDirectory(prefix="demo-git-") as folder:
+        path = Path(folder)
+        for part in ("objects/info", "refs/heads"):
+            (path / part).mkdir(parents=True)
+        (path / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
+        (path / "config").write_text(_CONFIG)
+        add_commit(path, branch=branch, files=dict(files), message="First version")
+        made = [each for each in path.rglob("*") if each.is_file()]
+        return tuple((str(each.relative_to(path)), each.read_bytes()) for each in made)
 
 
 def add_commit(
