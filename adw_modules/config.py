@@ -727,7 +727,7 @@ def _with_built_in(data: dict[str, Any]) -> dict[str, Any]:
     providers = data.get("providers", {})
     if not isinstance(providers, dict) or BUILT_IN_PROVIDER in providers:
         return data
-    if BUILT_IN_PROVIDER not in {name for _, name in _named_providers(data)}:
+    if BUILT_IN_PROVIDER not in [name for _, name in _named_providers(data)]:
         return data
     return {**data, "providers": {BUILT_IN_PROVIDER: {"command_template": BUILT_IN_TEMPLATE}, **providers}}
 
@@ -824,7 +824,9 @@ def _repeated_repositories(data: dict[str, Any]) -> Iterator[_Problem]:
 def _token_for_workers(data: dict[str, Any]) -> Iterator[_Problem]:
     token = _at(data, "github", "token_env") or GitHubSettings().token_env
     providers = _at(data, "providers")
-    for name, provider in providers.items() if isinstance(providers, dict) else ():
+    if not isinstance(providers, dict) or not isinstance(token, str):
+        return
+    for name, provider in providers.items():
         path: Path = ("providers", name)
         given = {key: _at(provider, key) for key in ("pass_env", "env", "api_key_env")}
         for key, value in given.items():

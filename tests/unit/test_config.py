@@ -7,7 +7,7 @@ import tomllib
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adw_modules.config import (
@@ -842,6 +842,9 @@ sections = st.dictionaries(st.sampled_from(list(Settings.model_fields)), values,
 
 
 @given(sections)
+@example({"routing": {"default_provider": []}})
+@example({"github": {"token_env": []}, "providers": {"x": {"env": {}}}})
+@example({"coordinator": {"\x1e": False}})
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_toml_document_gives_settings_or_a_config_error(document: dict[str, object]):
     settles("\n".join(f"{key} = {toml_value(value)}" for key, value in document.items()))
