@@ -70,9 +70,9 @@ def upgrade(conn: Connection, revision: str = HEAD) -> None:
 
 def _version(conn: Connection, name: str) -> str | None:
     """The revision of the database; None when it is empty."""
-    inspector = inspect(conn)
-    if not inspector.has_table(_VERSION_TABLE):
-        foreign = sorted(table for table in metadata.tables if inspector.has_table(table))
+    present = set(inspect(conn).get_table_names())
+    if _VERSION_TABLE not in present:
+        foreign = sorted(present & set(metadata.tables))
         if foreign:
             raise StoreError(
                 f"{name} belongs to another program: it has a table {foreign[0]} that is not ours"

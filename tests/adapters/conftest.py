@@ -26,6 +26,7 @@ def postgresql_server() -> Iterator[str]:
             server = pgserver.get_server(folder, cleanup_mode="stop")
         except Exception as error:  # noqa: BLE001  # any reason will do: the wheel's server cannot start on this machine
             pytest.skip(f"PostgreSQL cannot start here: {error}")
+        _forget_power_loss(server.get_uri())
         yield server.get_uri()
         server.cleanup()
 
@@ -72,6 +73,15 @@ def open_store(database_url: str) -> Iterator[Callable[[], Store]]:
 def store(open_store: Callable[[], Store]) -> Store:
     """An empty store, once per engine."""
     return open_store()
+
+
+def _forget_power_loss(url: str) -> None:
+    """No test here pulls the plug, and waiting for the disk is most of what making tables costs."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def _imported_pgserver():
