@@ -1,7 +1,7 @@
 """Owns every git command and every directory an agent works in: mirrors, worktrees, quarantine.
 
 One bare mirror per repository, one worktree per task on the task's own branch. Everything here blocks: call
-it in threads. Each mirror has one lock for fetching and one for changing its worktrees.
+it in threads. Each mirror has one lock, for fetching and for changing its worktrees.
 
 An agent writes where it likes, also in the mirror's `config` and `hooks`. So no git command here trusts
 them: our files are put back before each command, hooks are off, the environment is clean, and a worktree
@@ -184,10 +184,12 @@ class _Refs:
 
 @dataclass(slots=True)
 class _Gate:
-    """The locks of one mirror, and what its last fetch came to."""
+    """The lock of one mirror, and what its last fetch came to.
 
-    worktrees: threading.Lock = field(default_factory=threading.Lock)
-    network: threading.Lock = field(default_factory=threading.Lock)
+    One lock for both: at its end a fetch looks at the HEAD of every worktree, and fails on one half made.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
     fetch_began: float = float("-inf")
     fetch_error: str | None = None
     remote_head: str | None = None  # the name of the remote's default branch at that fetch
@@ -249,7 +251,7 @@ class Workspaces:
         gate = self._gate(mirror)
         if gate.is_checked and self._is_whole(mirror, gate):
             return mirror  # without waiting for a fetch that somebody else is doing
-        with gate.network, gate.worktrees:
+        with gate.lock:
             if os.path.lexists(mirror.path) and not self._is_whole(mirror, gate):
                 self._move_away(mirror.path, f"{mirror.path} is not a whole git repository.", now)
             if not os.path.lexists(mirror.path):
@@ -265,7 +267,7 @@ class Workspaces:
         waited for it, also when it failed: then each gets the same error. None always fetches.
         """
         gate = self._gate(mirror)
-        with gate.network:
+        with gate.lock:
             if not_older_than is None or gate.fetch_began < not_older_than:
                 gate.fetch_began, gate.fetch_error = time.monotonic(), None
                 try:
@@ -308,7 +310,7 @@ class Workspaces:
             mirror, auth, not_older_than=time.monotonic() if not_older_than is None else not_older_than
         )
         refs = self._refs(mirror, branch, default_branch)
-        with self._gate(mirror).worktrees:
+        with self._gate(mirror).lock:
             self._prune(mirror)
             kept = self._reuse(mirror, path, branch, refs, now) if os.path.lexists(path) else None
             return kept or self._create(mirror, path, branch, refs, now)
@@ -375,7 +377,7 @@ class Workspaces:
     def release(self, workspace: Workspace) -> bool:
         """Remove the worktree if nothing can be lost: clean, on its branch, head pushed. Else False."""
         mirror, branch = workspace.mirror, workspace.branch
-        with self._gate(mirror).worktrees:
+        with self._gate(mirror).lock:
             try:
                 tree = self._tree(mirror, workspace.path)
                 status, record = self._status(tree), _read_record(tree)
@@ -392,7 +394,7 @@ class Workspaces:
     @_plain_os_errors("Moving the workspace to quarantine")
     def quarantine(self, workspace: Workspace, reason: str, *, now: datetime) -> Path:
         """Move the worktree away with everything in it, and free its branch. Returns the new place."""
-        with self._gate(workspace.mirror).worktrees:
+        with self._gate(workspace.mirror).lock:
             return self._quarantine_tree(workspace.mirror, workspace.path, reason, now)
 
     # Making and checking mirrors
@@ -432,6 +434,8 @@ class Workspaces:
     def _fetch_into(self, mirror: Mirror, auth: GitAuth | None) -> None:
         arguments = [*_FETCH, mirror.remote_url, FETCH_REFSPEC]
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)
+        if done.code and "necessary objects" in done.err and self._unhinge_damaged_heads(mirror):
+            done = self._git.run(mirror, arguments, auth=auth, is_network=True)
         if done.code:
             raise WorkspaceError(f"Fetching {mirror.repo} failed: {_last_line(done.err, auth)}")
 
@@ -441,6 +445,24 @@ class Workspaces:
             head = beside.submit(self._remote_head, mirror, auth)
             self._fetch_into(mirror, auth)
             return head.result()
+
+    def _unhinge_damaged_heads(self, mirror: Mirror) -> bool:
+        """One worktree whose HEAD is no commit (a killed `worktree add`) fails the fetch of all the others.
+
+        Its HEAD is kept beside, and put on a branch that does not exist; the next attempt of that task finds
+        the worktree unusable and quarantines it.
+        """
+        damaged = [admin for admin in _admins(mirror) if self._has_damaged_head(mirror, admin)]
+        for admin in damaged:
+            (admin / "HEAD").rename(admin / "HEAD.damaged")
+            _write_text(admin / "HEAD", f"ref: refs/quarantine/{admin.name}\n")
+        return bool(damaged)
+
+    def _has_damaged_head(self, mirror: Mirror, admin: Path) -> bool:
+        head = _read_text(admin / "HEAD")
+        return not head.startswith("ref: ") and not self._git.succeeds(
+            mirror, "cat-file", "-e", f"{head}^{{commit}}"
+        )
 
     def _remote_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
         """The name of the branch that the remote's HEAD stands on; None if there is no commit."""

@@ -446,6 +446,16 @@ def test_a_pointer_to_the_worktree_of_another_task_is_refused(bench: Bench):
         bench.workspaces.commit_leftovers(mine, "Work")
 
 
+def test_a_pointer_to_a_repository_that_imitates_ours_is_refused(bench: Bench):
+    workspace = bench.prepare()
+    forged = bench.root / "forged" / "worktrees" / "gh-7"
+    shutil.copytree(git(workspace.path, "rev-parse", "--absolute-git-dir"), forged)
+    shutil.copytree(workspace.mirror.path / "objects", forged.parent.parent / "objects")
+    (workspace.path / ".git").write_text(f"gitdir: {forged}\n")
+    with pytest.raises(WorkspaceError, match="is not a worktree of our mirror"):
+        bench.workspaces.push(workspace, None)
+
+
 def test_a_detached_worktree_is_quarantined_with_its_commits(bench: Bench):
     workspace = bench.prepare()
     git(workspace.path, "checkout", "-q", "--detach")
@@ -524,6 +534,17 @@ def test_a_worktree_registered_by_a_killed_daemon_without_a_directory_is_forgott
     shutil.rmtree(workspace.path)
     assert bench.prepare().path.is_dir()
     assert bench.quarantined() == []
+
+
+def test_a_worktree_killed_before_it_had_a_commit_does_not_stop_the_other_tasks(bench: Bench):
+    workspace = bench.prepare(7)
+    admin = Path(git(workspace.path, "rev-parse", "--absolute-git-dir"))
+    (admin / "HEAD").write_text("0" * 40 + "\n")  # as `git worktree add` writes it first
+    (admin / "locked").write_text("initializing")
+    bench.human_pushes("main", {"later.txt": "x"})
+    assert (bench.prepare(8).path / "later.txt").exists()
+    assert (bench.prepare(7).path / "later.txt").exists()
+    assert len(bench.quarantined()) == 1
 
 
 def test_a_half_made_mirror_is_quarantined_and_made_again(bench: Bench):
