@@ -173,15 +173,15 @@ def is_alive(run_dir: Path) -> bool:
     return shim.is_locked(str(run_dir / "lock"))
 
 
-def classify(run_dir: Path) -> RunState:
+def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
     """What has become of a run: the truth table of a daemon's start.
 
     The lock is asked first: an `exit` that stands there while a shim is alive cannot be the shim's own word.
-    Blocks up to 5 seconds for a shim between its lock and `started`, and for killed leftovers to go.
+    Blocks up to `patience` seconds for a shim between its lock and `started`, and for killed leftovers to go.
     Raises SpawnError if a run that never started cannot be revoked.
     """
     for _ in range(100):
-        handle = _living(run_dir)
+        handle = _living(run_dir, patience)
         if handle is not None:
             return Alive(handle=handle)
         record = read_exit(run_dir)
@@ -195,14 +195,14 @@ def classify(run_dir: Path) -> RunState:
     raise SpawnError(f"The run in {run_dir} changes hands all the time; look for a second daemon.")
 
 
-def _living(run_dir: Path) -> WorkerHandle | None:
+def _living(run_dir: Path, patience: float) -> WorkerHandle | None:
     """The handle of a shim that holds the lock. One that gets no further than its lock is killed."""
-    until = time.monotonic() + _ADOPT_PATIENCE
+    until = time.monotonic() + patience
     while is_alive(run_dir):
         if (run_dir / "started").exists():
             return _recorded_handle(run_dir)
         if time.monotonic() > until:
-            # Its agent waits behind a gate that closes with the shim, so nothing has been executed.
+            # Without `started` it has not executed anything, and once dead it never will.
             _kill_shim(run_dir)
         time.sleep(0.005)
     return None

@@ -657,8 +657,13 @@ def _report(fd: int, answer: dict[str, Any]) -> None:
     """Tell the daemon, if it still listens; the run directory holds the truth in any case."""
     with contextlib.suppress(OSError):
         os.write(fd, json.dumps(answer).encode())
+    _point_at_nothing(fd)
+
+
+def _point_at_nothing(*descriptors: int) -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, fd, inheritable=fd <= 2)
+    for fd in descriptors:
+        os.dup2(null, fd, inheritable=fd <= 2)
     os.close(null)
 
 
@@ -733,6 +738,7 @@ def main(arguments: list[str]) -> int:
         return 64
     prepare()
     if os.fork() == 0:
+        _point_at_nothing(0, 2)  # whoever reads the starter's streams must not have to wait for this shim
         live(os.path.abspath(arguments[0]), 1, 0)
     return 0
 
