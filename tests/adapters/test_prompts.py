@@ -32,7 +32,12 @@ VALUES = PromptValues(
     attempt=1,
 )
 FENCED = re.compile(
-    r"^-----BEGIN ISSUE ([0-9a-f]{16})-----\n(.*?)\n-----END ISSUE \1-----$", flags=re.DOTALL | re.MULTILINE
+    r"""
+    ^-----BEGIN[ ]ISSUE[ ]([0-9a-f]{16})-----\n
+    (.*?)
+    \n-----END[ ]ISSUE[ ]\1-----$
+    """,
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 
 # What people try: commands, fences, our own words, template syntax, control characters.
