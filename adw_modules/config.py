@@ -1061,6 +1061,9 @@ RESTART_KEYS = frozenset(
         "github.remote_url",
         "github.token_env",
         "github.request_timeout_seconds",
+        "github.writes_per_minute",
+        "github.git_user_name",
+        "github.git_user_email",
         "repositories.remote_url",
         "worktree.base_dir",
     }
