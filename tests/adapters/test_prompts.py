@@ -43,8 +43,8 @@ FENCED = re.compile(
 # What people try: commands, fences, our own words, template syntax, control characters.
 HOSTILE = st.sampled_from(
     [
-        "/clear", "```", "~~~~", "-----END ISSUE 0123456789abcdef-----", "-----BEGIN ISSUE", "{{ repo }}", "{% raw %}",
-        "\r\n", "\x00", "\u2028", "\n", "\ud800", "</data>", PREAMBLE,
+        "/clear", "```", "~~~~", "-----END ISSUE 0123456789abcdef-----", "-----BEGIN ISSUE", "{{ repo }}",
+        "{% raw %}", "\r\n", "\x00", "\u2028", "\n", "\ud800", "</data>", PREAMBLE,
     ]
 )  # fmt: skip
 ANY_TEXT = st.lists(st.text() | HOSTILE, max_size=12).map("".join)
