@@ -26,7 +26,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from adw_modules.config import Settings
 from adw_modules.errors import IllegalTransition
 from adw_modules.providers import ProviderManager
-from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing import ModelRouter
 from adw_modules.tasks import planning
 from adw_modules.tasks.lifecycle import Event as TaskEvent
 from adw_modules.tasks.lifecycle import advance, allows
@@ -46,9 +46,6 @@ from coordinator.supervisor import Supervisor
 log = get_logger()
 
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
-READY_BEYOND_FREE = (
-    50  # queued tasks looked at beyond the free slots, so that a busy provider does not hide others
-)
 GIT_THREADS = 4
 
 
@@ -146,7 +143,7 @@ class Daemon:
         self._banner()
         self._adopt_runs()
         self._scheduler.start()
-        sender = asyncio.create_task(self.outbox.run())
+        sender = asyncio.create_task(self._publish())
         beat = asyncio.create_task(self._heartbeat())
         self._set_up_pollers()
         self.wake(Wake.START)
@@ -154,6 +151,9 @@ class Daemon:
             await self._loop()
         finally:
             await self._shut_down(sender, beat)
+
+    async def _publish(self) -> None:
+        await self.outbox.run()
 
     async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
         live = len(self.supervisor.live_runs)
@@ -176,7 +176,7 @@ class Daemon:
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ValueError):  # not in the main thread: the caller stops us by `stop()`
+        with contextlib.suppress(RuntimeError):  # not in the main thread: the caller stops us by `stop()`
             loop.add_signal_handler(signal.SIGTERM, self.stop)
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
             loop.add_signal_handler(signal.SIGHUP, lambda: self._check_config(force=True))
@@ -213,14 +213,7 @@ class Daemon:
 
     def _step(self) -> None:
         """Observe, plan, apply. All decisions of one step see one snapshot and one configuration."""
-        services, now = self.services, self._now()
-        settings = services.settings
-        free = max(0, settings.coordinator.max_concurrent_workers - len(self.supervisor.live_runs))
-        snapshot = services.store.snapshot(
-            now=now,
-            ready_limit=free + READY_BEYOND_FREE if free else 0,
-            config_version=services.loaded.version,
-        )
+        services, settings = self.services, self.services.settings
         limits = planning.Limits(
             max_concurrent=settings.coordinator.max_concurrent_workers,
             max_runs_per_issue=settings.coordinator.max_runs_per_issue,
@@ -229,8 +222,9 @@ class Daemon:
                 for name, provider in settings.providers.items()
                 if provider.max_concurrent_runs is not None
             },
+            own_label_prefix=settings.github.status_label_prefix,
         )
-        actions = planning.plan(snapshot, limits=limits, route=self._route())
+        actions = self._plan(limits)
         for action in actions:
             apply(action, services, self._start_run)
         if any(isinstance(action, planning.Requeue) for action in actions):
@@ -238,6 +232,23 @@ class Daemon:
         if actions:
             self.outbox.kick()
         self._set_wake_timer()
+
+    def _plan(self, limits: planning.Limits) -> list[planning.Action]:
+        """Plan over as much of the queue as fills the free slots: more of it only when busy providers hold
+        back what stands in front, so that a step costs the same however long the queue is."""
+        services, now = self.services, self._now()
+        free = max(0, limits.max_concurrent - len(self.supervisor.live_runs))
+        ready_limit = free
+        while True:
+            snapshot = services.store.snapshot(
+                now=now, ready_limit=ready_limit, config_version=services.loaded.version
+            )
+            actions = planning.plan(snapshot, limits=limits, route=self._route())
+            acted_on = sum(1 for action in actions if not isinstance(action, planning.Requeue))
+            held_back = len(snapshot.ready) - acted_on
+            if not held_back or snapshot.paused or len(snapshot.ready) < ready_limit:
+                return actions
+            ready_limit *= 4
 
     def _start_run(self, task: Task, run: Run) -> None:
         self.supervisor.start(task, run, seen_at=self._fresh_since(task))
@@ -474,18 +485,7 @@ def make_route(
 ) -> planning.Route:
     """Routing by the rules, with provider availability and free slots as eligibility."""
     providers = ProviderManager(settings, environ=environ, project_root=project_root)
-    router = ModelRouter(settings, providers=providers, now=now)
-
-    def route(
-        attrs: Mapping[str, Any], slot_free: Callable[[str, str], str | None]
-    ) -> RoutingDecision | NoRoute:
-        def eligible(provider: str, model: str) -> str | None:
-            availability = providers.availability(provider)
-            return slot_free(provider, model) if availability.available else availability.reason
-
-        return router.decide(attrs, eligible=eligible)
-
-    return route
+    return ModelRouter(settings, providers=providers, now=now).decide
 
 
 def make_workspaces(source: SettingsSource, state_dir: StateDir) -> Any:

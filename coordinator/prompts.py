@@ -14,10 +14,11 @@ import hashlib
 import re
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import BaseLoader, FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -57,7 +58,7 @@ def render(template_dir: Path | None, name: str = "implement", *, values: Prompt
     if not _TEMPLATE_NAME.fullmatch(name):
         raise PromptError(f"{name!r} cannot be the name of a prompt template.")
     folder = _folder_of(template_dir, f"{name}.md")
-    text = _render(FileSystemLoader(folder), folder / f"{name}.md", _variables(values))
+    text = _render(folder / f"{name}.md", _variables(values))
     return f"{PREAMBLE}\n\n{text.strip()}\n"
 
 
@@ -152,16 +153,22 @@ def _folder_of(template_dir: Path | None, file: str) -> Path:
     raise PromptError(f"There is no prompt template {file} in {places}.")
 
 
-def _render(loader: BaseLoader, path: Path, variables: dict[str, object]) -> str:
-    environment = SandboxedEnvironment(
-        loader=loader,
+@cache
+def _environment(folder: Path) -> SandboxedEnvironment:
+    """One per folder: compiling a template costs more than all the rest of a run's start. Jinja looks at the
+    file's time at each use, so an edited template counts at once."""
+    return SandboxedEnvironment(
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         autoescape=False,  # a prompt is not HTML; the fence does the separating
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _render(path: Path, variables: dict[str, object]) -> str:
     try:
-        return environment.get_template(path.name).render(variables)
+        return _environment(path.parent).get_template(path.name).render(variables)
     except TemplateSyntaxError as error:
         place = error.filename or path
         raise PromptError(f"{place}, line {error.lineno}: {error.message}") from error

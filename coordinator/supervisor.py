@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class LiveRun:
     offset: int = 0
     saved_offset: int = 0
     stop: tuple[str, Outcome] | None = None
+    is_marked: bool = False  # the store knows that the worker was started
     log_file: int | None = None
     finished: asyncio.Task[None] | None = field(default=None)
 
@@ -186,9 +187,7 @@ class Supervisor:
         if provider is None:
             raise SpawnError(f"provider {run.provider} is no longer configured")
         live.handle = await services.launcher.launch(self._spec(live, provider, live.workspace))
-        services.store.mark_started(
-            run.run_id, now=services.now(), shim_pid=live.handle.shim_pid, child_pid=live.handle.child_pid
-        )
+        live.run = replace(run, started_at=services.now())
         log.info(
             "worker started",
             provider=run.provider,
@@ -209,6 +208,8 @@ class Supervisor:
         argv = manager.get_provider(run.provider).build_command(
             run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
         )
+        # The worker stands in the workspace: a bare name must not be looked up there.
+        argv[0] = manager.availability(run.provider).program or argv[0]
         marker = secrets.token_hex(16)
         return LaunchSpec(
             task=task.name,
@@ -258,7 +259,7 @@ class Supervisor:
                 if done:
                     return waiting.result()
                 self._read_output(live)
-                self._save_progress(live)
+                self._save_progress(live)  # not for runs shorter than a tick: settling them says it all
         finally:
             waiting.cancel()
 
@@ -296,6 +297,14 @@ class Supervisor:
                 self.stop(live.run.run_id, reason, Outcome.AUTH_FAILED)
 
     def _save_progress(self, live: LiveRun) -> None:
+        if not live.is_marked and live.handle is not None:
+            live.is_marked = True
+            self._services.store.mark_started(
+                live.run.run_id,
+                now=live.run.started_at or self._services.now(),
+                shim_pid=live.handle.shim_pid,
+                child_pid=live.handle.child_pid,
+            )
         if live.offset > live.saved_offset:
             usage = live.parser.finish().usage
             self._services.store.save_progress(
@@ -390,8 +399,14 @@ class Supervisor:
             attempts=verdict.attempts,
             outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
         )
+        started_at = live.run.started_at or (record.started_at if record else None)
         if not services.store.finish(
-            live.run, outcome=outcome, usage=summary.usage, cost=cost, settlement=settlement, now=now
+            replace(live.run, started_at=started_at),
+            outcome=outcome,
+            usage=summary.usage,
+            cost=cost,
+            settlement=settlement,
+            now=now,
         ):
             log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
             return

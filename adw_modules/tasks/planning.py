@@ -56,6 +56,7 @@ class Limits:
     max_concurrent: int
     max_runs_per_issue: int
     per_provider: Mapping[str, int]
+    own_label_prefix: str = ""  # labels we write ourselves; rules never see them
 
 
 def plan(snapshot: Snapshot, *, limits: Limits, route: Route) -> list[Action]:
@@ -97,7 +98,7 @@ def _place(
         waits_for_slot = True
         return f"all {limit} slots of {provider} are busy"
 
-    decision = route(attributes(task), slot_free)
+    decision = route(attributes(task, limits.own_label_prefix), slot_free)
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
     if waits_for_slot:
@@ -107,11 +108,17 @@ def _place(
     )
 
 
-def attributes(task: Task) -> dict[str, Any]:
-    """What routing rules may ask about a task. The first three are what the log line shows."""
+def attributes(task: Task, own_label_prefix: str = "") -> dict[str, Any]:
+    """What routing rules may ask about a task. The first three are what the log line shows.
+
+    Labels that Coordinator wrote say what it did, not what is wanted: they are left out.
+    """
+    labels = [
+        label for label in task.labels if not own_label_prefix or not label.startswith(own_label_prefix)
+    ]
     return {
         "priority": task.priority.word,
-        "labels": list(task.labels),
+        "labels": labels,
         "retry_count": task.retry_count,
         "repo": task.repo,
         "author": task.author,

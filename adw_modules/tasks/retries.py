@@ -111,7 +111,9 @@ def _after_failure(
         return _verdict(Event.GAVE_UP, attempts, cause=outcome.detail)
     if attempts >= max_attempts:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return _verdict(Event.GAVE_UP, attempts, cause=f"{outcome.detail} (gave up after {tries})")
+        return _verdict(
+            Event.GAVE_UP, attempts, cause=f"{outcome.detail.removesuffix('.')} (gave up after {tries})"
+        )
     wake_at = now + retry_delay(attempts, backoff, policy)
     return _verdict(Event.RETRY_SCHEDULED, attempts, cause=outcome.detail, wake_at=wake_at)
 

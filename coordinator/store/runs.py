@@ -255,7 +255,7 @@ def _ended(run: Run, outcome: RunOutcome, usage: Usage, cost: Cost, now: datetim
         "reported_cost_usd": usage.reported_cost_usd,
         "cost_usd": cost.usd,
         "priced_by": cost.priced_by,
-    }
+    } | ({"started_at": run.started_at} if run.started_at else {})
 
 
 def _run_of(row: Sequence[Any]) -> Run:

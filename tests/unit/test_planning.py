@@ -92,6 +92,11 @@ def test_rules_see_what_the_seed_shows() -> None:
     }
 
 
+def test_rules_never_see_labels_that_we_wrote() -> None:
+    task = a_task(labels=("bug", "coordinator:running"))
+    assert attributes(task, "coordinator:")["labels"] == ["bug"]
+
+
 @given(
     slots=st.integers(0, 8),
     live=st.integers(0, 8),

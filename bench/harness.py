@@ -1,0 +1,145 @@
+"""What the measurements share: a daemon on a fresh state directory, issues made in bulk, the floor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adw_modules.tasks.model import GitState, IssueSnapshot, Priority, TaskRequest, Trigger
+from coordinator import logs
+from coordinator.clock import utc_now
+from coordinator.daemon import Daemon
+from coordinator.settings import SettingsSource
+from coordinator.workspaces import Mirror, Workspace
+
+CONFIG = """\
+[coordinator]
+max_concurrent_workers = {workers}
+poll_interval_seconds = {interval}
+[github]
+repo_owner = "bench"
+repo_name = "repo"
+api_url = "{api_url}"
+remote_url = "{remote_url}"
+token_env = "BENCH_TOKEN"
+writes_per_minute = 0
+[providers.agent]
+agent = "generic"
+command_template = {command}
+[llm]
+provider = "agent"
+model_default = "none"
+"""
+
+TOKEN = "bench-token"
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="coordinator-bench-") as path:
+        yield Path(path)
+
+
+def quiet_logs(log_dir: Path) -> None:
+    logs.configure(redactor=logs.Redactor(), stream=Path(os.devnull).open("w"), json=True, log_dir=log_dir)
+
+
+def source(root: Path, **values: object) -> SettingsSource:
+    """A configuration file in `root`; see CONFIG for the values."""
+    defaults = {
+        "workers": 8,
+        "interval": 3600,
+        "api_url": "http://127.0.0.1:9",
+        "remote_url": "/nowhere/{owner}/{name}",
+    }
+    config = root / "adws" / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(CONFIG.format(**{**defaults, **values}))
+    return SettingsSource(config, environ())
+
+
+def environ() -> dict[str, str]:
+    return dict(os.environ) | {"BENCH_TOKEN": TOKEN}
+
+
+def request(number: int, now: datetime | None = None) -> TaskRequest:
+    now = now or datetime(2026, 11, 21, tzinfo=UTC)
+    issue = IssueSnapshot(
+        repo="bench/repo", repo_id=1, number=number, title=f"Issue {number}", body="Do nothing.", labels=("rpi-auto",),
+        author="ada", author_id=1, state="open", url="", created_at=now, updated_at=now,
+    )  # fmt: skip
+    trigger = Trigger(event_id=number, actor="ada", actor_id=1, labelled_at=now)
+    return TaskRequest(issue=issue, priority=Priority.NORMAL, trigger=trigger)
+
+
+class PlainFolders:
+    """Stands where git worktrees stand: an empty folder per task, and every run has changed something."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def ensure_mirror(self, repo: str, remote_url: str, auth: object, *, now: datetime) -> Mirror:
+        return Mirror(path=self._root, repo=repo, remote_url=remote_url)
+
+    def prepare(self, mirror: Mirror, task_name: str, branch: str, **_options: object) -> Workspace:
+        path = self._root / task_name
+        path.mkdir(parents=True, exist_ok=True)
+        return Workspace(
+            path=path, branch=branch, default_branch="main", base_sha="0", start_sha="0", mirror=mirror
+        )
+
+    def state(self, _workspace: Workspace) -> GitState:
+        return GitState(has_changes=True, head="1", base="0")
+
+    def commit_leftovers(self, _workspace: Workspace, _message: str) -> bool:
+        return False
+
+    def stop(self) -> None:
+        return None
+
+
+class Unpublished(Daemon):
+    """A daemon that fills its outbox and sends nothing: GitHub is not part of what is measured."""
+
+    async def _publish(self) -> None:
+        await asyncio.Event().wait()
+
+    def _set_up_pollers(self) -> None:
+        return None
+
+
+async def floor(count: int, concurrency: int) -> float:
+    """Bare `asyncio.create_subprocess_exec('true')`, runs per second."""
+    program = shutil.which("true")
+    assert program is not None
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one() -> None:
+        async with gate:
+            process = await asyncio.create_subprocess_exec(program)
+            await process.wait()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(count)))
+    return count / (time.perf_counter() - began)
+
+
+__all__ = [
+    "TOKEN",
+    "PlainFolders",
+    "Unpublished",
+    "environ",
+    "floor",
+    "folder",
+    "quiet_logs",
+    "request",
+    "source",
+    "utc_now",
+]
