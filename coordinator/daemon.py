@@ -28,6 +28,7 @@ from adw_modules.errors import IllegalTransition
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import ModelRouter
 from adw_modules.tasks import planning
+from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event as TaskEvent
 from adw_modules.tasks.lifecycle import advance, allows
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
@@ -423,6 +424,10 @@ class Daemon:
             self._withdraw(task, argument or "cancelled by the operator")
             return f"{task.name} is being cancelled"
         if verb == "retry":
+            if is_refused(task):  # nobody trusted has approved its text, and there is none to work on
+                return (
+                    f"{task.name} was {task.cause}; a retry needs the label from a person with write access"
+                )
             if not allows(task.state, TaskEvent.REQUEUED):
                 return f"{task.name} is {task.state.value}; there is nothing to retry"
             try:

@@ -1,4 +1,4 @@
-"""The stage of the scenarios: a GitHub server, a configuration file, a daemon, and ways to look at what came of it.
+"""The stage of the scenarios: a GitHub server, a configuration file, a daemon, and ways to look at them.
 
 Everything is real but GitHub and the agent: the daemon runs in a thread of the test (`World.start`) or as a
 process of its own that can be killed (`World.start_process`). Nothing here waits for a fixed time: `until`
@@ -64,7 +64,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one issue, as the store and GitHub show it. `labels` are those of ours, without prefix."""
+    """What became of one issue, as the store and GitHub show it. `label` is our own, without its prefix."""
 
     state: str
     outcomes: tuple[str, ...]
@@ -434,12 +434,15 @@ def program(code: str, *, dialect: str = "generic", **more: Any) -> dict[str, An
 
 def to_toml(config: dict[str, Any]) -> str:
     """Sections of plain values; a list of tables becomes [[name]]."""
-    parts = []
-    for name, content in config.items():
-        tables = content if isinstance(content, list) else [content]
-        head = f"[[{name}]]" if isinstance(content, list) else f"[{name}]"
-        for table in tables:
-            parts.append("\n".join([head, *(f"{key} = {_value(value)}" for key, value in table.items())]))
+    tables = [
+        (f"[[{name}]]" if isinstance(content, list) else f"[{name}]", table)
+        for name, content in config.items()
+        for table in (content if isinstance(content, list) else [content])
+    ]
+    parts = [
+        "\n".join([head, *(f"{key} = {_value(value)}" for key, value in table.items())])
+        for head, table in tables
+    ]
     return "\n\n".join(parts) + "\n"
 
 
