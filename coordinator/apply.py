@@ -51,16 +51,23 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
         return
     task, run = claimed
     log.info(
-        f"{decision.log_line}\n{decision.attrs_line}",
+        decision.log_line,
         task=task.name,
         run=run.run_id,
         rule=decision.rule,
         provider=decision.provider,
         model=decision.model,
         reason=decision.reason,
+        attrs=dict(decision.attrs),
     )
     if run.attempt > 1:
-        log.info("retry", task=task.name, run=run.run_id, attempt=run.attempt, last_failure=action.task.cause)
+        log.info(
+            "retry",
+            task=task.name,
+            run=run.run_id,
+            attempt=f"{run.attempt}/{services.settings.coordinator.max_attempts}",
+            last_failure=action.task.cause,
+        )
     start(task, run)
 
 
@@ -82,7 +89,7 @@ def park(action: Park, services: Services) -> None:
 
 
 def requeue(action: Requeue, services: Services) -> None:
-    """Put a task whose waiting is over back into the queue. Its cause stays, for the next prompt and for `why`."""
+    """Put a task whose waiting is over back into the queue; its cause stays for the next prompt and `why`."""
     services.store.transition(
         action.task.task_id,
         expected=action.task.state,

@@ -1,18 +1,24 @@
-"""structlog configuration and redaction, nothing else.
+"""structlog configuration, redaction, and how an event reads as a line; nothing else.
 
 One event a fact, with keys; task and run are bound once through context variables. On a terminal the
 lines are for reading, otherwise each is one JSON object. Secrets are removed by value, everywhere.
+Nothing here may stop the work: a log that cannot be written is not written.
 """
 
 from __future__ import annotations
 
+import base64
 import json as jsonlib
 import logging
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -21,6 +27,11 @@ SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
 REDACTED = "[redacted]"
 LOG_FILE_BYTES = 20 * 1024 * 1024
 LOG_FILES_KEPT = 3
+LONGEST_VALUE = 300  # characters of one value on the console; the JSON has all of it
+
+_FIRST = ("timestamp", "level", "task", "run", "event")
+_OWN_PLACE = frozenset({"timestamp", "level", "task", "event", "attrs", "exception"})
+_DEEPEST = 20  # containers in containers: more than that is a loop, or nothing for a log
 
 
 class Redactor:
@@ -28,29 +39,59 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-        self._secrets = sorted(usable, key=len, reverse=True)  # a secret that holds another goes first
+        self._secrets = sorted({spelling for secret in usable for spelling in _spellings(secret)})
 
     @classmethod
     def from_environ(cls, names: Iterable[str], environ: Mapping[str, str]) -> Redactor:
         return cls(environ[name] for name in names if environ.get(name))
 
     def text(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text
+        """`text` without any character of a secret, also where secrets overlap."""
+        spans = sorted(span for secret in self._secrets for span in _occurrences(secret, text))
+        parts, end = [], 0
+        for start, stop in spans:
+            if start >= end:
+                parts += [text[end:start], REDACTED]
+            end = max(end, stop)
+        return "".join([*parts, text[end:]])
 
-    def value(self, value: Any) -> Any:
-        """The same for nested containers, as log events hold them."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {key: self.value(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(inner) for inner in value]
-        return value
+    def value(self, value: Any, *, depth: int = _DEEPEST) -> Any:
+        """The same for anything that can stand in a log event; what comes out is plain JSON data."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, bytes | bytearray):
+            return self.text(value.decode(errors="replace"))
+        if depth and isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(inner, depth=depth - 1) for key, inner in value.items()}
+        if depth and isinstance(value, list | tuple | set | frozenset):
+            return [self.value(inner, depth=depth - 1) for inner in value]
+        shown = self.text(str(value))
+        return value if isinstance(value, int | float) and shown == str(value) else shown
 
     def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {key: self.value(inner) for key, inner in event.items()}
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it stands, and as it looks inside JSON, a URL, `repr` and git's Authorization header."""
+    header = base64.b64encode(f"x-access-token:{secret}".encode(errors="surrogateescape")).decode()
+    quoted = quote(secret.encode(errors="surrogateescape"), safe="")
+    escaped = jsonlib.dumps(secret)[1:-1]
+    return {
+        secret,
+        escaped,
+        jsonlib.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        quoted,
+        header,
+    }
+
+
+def _occurrences(secret: str, text: str) -> Iterator[tuple[int, int]]:
+    start = text.find(secret)
+    while start >= 0:
+        yield start, start + len(secret)
+        start = text.find(secret, start + 1)
 
 
 def configure(
@@ -68,26 +109,151 @@ def configure(
     """
     stream = stream or sys.stderr
     as_json = not stream.isatty() if json is None else json
-    tail: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0, sort_keys=False)]
-    )
+    colours = stream.isatty() and not os.environ.get("NO_COLOR")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,  # before redaction: a traceback shows values, too
             redactor.processor,
             *([LogFile(log_dir).processor] if log_dir else []),
-            *tail,
+            _json_line if as_json else _console_line(colours=colours),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(_Unstoppable(stream)),  # type: ignore[arg-type]  # a TextIO as far as it is used
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=stream, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def get_logger() -> Any:
+    """A logger for one module: `log = get_logger()`."""
+    return structlog.get_logger()
+
+
+# -- one event as a line ----------------------------------------------------------------------------
+
+
+def json_line(event: Mapping[str, Any]) -> str:
+    """One JSON object, with what people look for first in front."""
+    ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
+    return jsonlib.dumps(ordered, ensure_ascii=False, default=str)
+
+
+def console_line(event: Mapping[str, Any], *, colours: bool = False) -> str:
+    """Time, level unless it is info, [task], event, then the keys that say something new.
+
+    What needs room gets lines of its own below: the attributes a rule was matched against, lists of
+    sentences, a traceback.
+    """
+    paint = _paint if colours else _plain
+    level, text, task = str(event.get("level", "info")), str(event.get("event", "")), event.get("task")
+    blocks = {key: value for key, value in event.items() if _is_block(value)}
+    keys = " ".join(_pairs(event, text, skip=blocks.keys()))
+    head = (
+        paint(_clock(event.get("timestamp")), "dim"),
+        paint(level.upper(), level) if level not in ("info", "debug") else "",
+        paint(f"[{task}]", "task") if task else "",
+        text,
+    )
+    lines = [" ".join(part for part in head if part)]
+    if "attrs" in event:
+        lines += [f"  Task attrs: {event['attrs']}"]
+    if keys and "attrs" in event:
+        lines += [paint(f"  {keys}", "dim")]
+    elif keys:
+        lines[0] += "  " + paint(keys, "dim")
+    for key, sentences in blocks.items():
+        lines += [paint(f"  {key}:", "dim"), *(f"    {_cut(sentence)}" for sentence in sentences)]
+    if event.get("exception"):
+        lines.append(str(event["exception"]))
+    return "\n".join(lines)
+
+
+def _pairs(event: Mapping[str, Any], text: str, *, skip: Iterable[str]) -> Iterator[str]:
+    """`key=value` for each key whose value is not already in the event's text."""
+    unsaid = _OWN_PLACE | {"run", *skip} | ({"repo"} if event.get("task") else set())
+    for key, value in event.items():
+        if key in unsaid or value is None or (isinstance(value, str) and value in text):
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        shown = _cut(" ".join(shown.split()))
+        yield f'{key}="{shown}"' if " " in shown else f"{key}={shown}"
+
+
+def _is_block(value: Any) -> bool:
+    """Sentences: each wants a line of its own."""
+    return isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value)
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def _clock(timestamp: Any) -> str:
+    """The time of day where the reader is."""
+    try:
+        return datetime.fromisoformat(str(timestamp)).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return ""
+
+
+_STYLES = {"dim": "2", "task": "36", "warning": "33", "error": "31", "critical": "31;1"}
+
+
+def _paint(text: str, style: str) -> str:
+    return f"\x1b[{_STYLES.get(style, '0')}m{text}\x1b[0m"
+
+
+def _plain(text: str, _style: str) -> str:
+    return text
+
+
+# -- where lines go -----------------------------------------------------------------------------------
+
+
+def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return json_line(event)
+
+
+def _console_line(*, colours: bool) -> Any:
+    def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        return console_line(event, colours=colours)
+
+    return render
+
+
+class _Unstoppable:
+    """A stream that never raises: a closed terminal or a full disk must not end the daemon."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            return
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+class _FromLibraries(logging.Handler):
+    """What libraries say through `logging` takes the same way: redacted, one line, with its own key."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )
 
 
 class LogFile:
@@ -95,20 +261,26 @@ class LogFile:
 
     def __init__(self, log_dir: Path) -> None:
         log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = log_dir / "coordinator.jsonl"
-        path.touch(mode=0o600)
-        self._handler = RotatingFileHandler(
-            path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, delay=True
+        self._handler = _PrivateFile(
+            log_dir / "coordinator.jsonl",
+            maxBytes=LOG_FILE_BYTES,
+            backupCount=LOG_FILES_KEPT,
+            delay=True,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
-        self._utc = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
-    def processor(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        record = structlog.processors.format_exc_info(logger, method, self._utc(logger, method, dict(event)))
-        line = jsonlib.dumps(record, ensure_ascii=False, default=str)
-        self._handler.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+    def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (json_line(event),)}))
         return event
 
 
-def get_logger() -> Any:
-    """A logger for one module: `log = get_logger()`."""
-    return structlog.get_logger()
+class _PrivateFile(RotatingFileHandler):
+    """Readable by its owner only, also after rotation, and silent when the disk is full."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name logging calls
+        pass

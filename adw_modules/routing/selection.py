@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -48,6 +48,7 @@ class RoutingDecision:
     reason: str
     trace: tuple[RuleTrace, ...]
     attrs_line: str  # "  Task attrs: {…}"
+    attrs: Mapping[str, Any] = field(default_factory=dict, compare=False)  # the same as data
 
     @property
     def log_line(self) -> str:
@@ -221,6 +222,7 @@ def _decision(
         reason=(rule.reason or rule.condition.text) if rule else reason,
         trace=tuple(trace),
         attrs_line=f"  Task attrs: {show(shown)}",
+        attrs=shown,
     )
 
 
