@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coordinator.cli.common import JsonOption
+
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
@@ -16,6 +18,7 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="An empty folder for everything the demo makes; kept afterwards.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Six sample issues from label to draft pull request, on a loopback server, with a scripted agent."""
     import shutil
@@ -31,4 +34,4 @@ def demo(
         keep.mkdir(parents=True, exist_ok=True)
     from coordinator.demo import show
 
-    raise typer.Exit(show.run(keep))
+    raise typer.Exit(show.run(keep, as_json=as_json))

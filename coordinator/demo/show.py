@@ -1,8 +1,9 @@
 """`coordinator demo`: the whole main job on loopback, with nothing but this package and git.
 
 Starts the GitHub-like server with the sample repository, writes a configuration with the seed's
-rules, runs the real daemon in this process and shows a live table. The one part that is not real is
-the agent: a scripted one, and it says so.
+rules, runs the real daemon in this process and shows what happens: a live table on a terminal, a line
+for each change elsewhere. The one part that is not real is the agent: a scripted one, and it says so.
+How the table looks is in `table.py`.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
-from dataclasses import dataclass
-from datetime import timedelta
+import zoneinfo
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from adw_modules.tasks import report
-from adw_modules.tasks.model import Task, TaskState
 from coordinator import logs
+from coordinator.clock import utc_now
 from coordinator.daemon import Daemon, secret_names
 from coordinator.demo import agent, sample
 from coordinator.demo.server import GitHubServer
+from coordinator.demo.table import Row, change, rows_of, table
 from coordinator.settings import SettingsSource
 from coordinator.store import Store
 
@@ -43,6 +44,7 @@ EXPECTED = {
 LABEL = "rpi-auto"
 TIME_LIMIT = 60.0  # seconds; the demo takes about ten
 REFRESH_SECONDS = 0.2
+WIDTH_OF_A_FILE = 160  # columns, where the output is not a terminal
 
 CONFIG = """\
 # Written by `coordinator demo`. The routing rules are the ones of the documentation.
@@ -50,6 +52,8 @@ CONFIG = """\
 state_dir = "{state}"
 max_concurrent_workers = 3
 poll_interval_seconds = 0.5
+# It is about noon there: the off-hours rule below never matches, and the demo is the same at any hour.
+timezone = "{timezone}"
 
 [retries]
 base_delay_seconds = 1
@@ -67,7 +71,9 @@ writes_per_minute = 0
 
 # A scripted agent stands in for the Claude CLI: same stream, same signals, no model behind it.
 [providers.claude-cli]
-command_template = [{python}, "-I", {agent}, "-p", "--model", "{{model}}", "--output-format", "stream-json", "--verbose"]
+command_template = [
+    {python}, "-I", {agent}, "-p", "--model", "{{model}}", "--output-format", "stream-json", "--verbose",
+]
 env = {{ SCRIPTED_AGENT_PACE = "0.3" }}
 
 [llm]
@@ -134,114 +140,166 @@ cost_per_million_cache_write = 1.25
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """How a demo came out."""
+
+    rows: list[Row]
+    wrong: list[str]  # one sentence for each issue that did not end as it should
+    seconds: float
+    was_interrupted: bool
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.was_interrupted else 1 if self.wrong else 0
+
+
+class LiveTable:
+    """For a terminal: one table that changes in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._live = console, Live(console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> LiveTable:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, rows: list[Row], _seconds: float) -> None:
+        title = "Coordinator at work (scripted agent, loopback only)"
+        self._live.update(table(rows, title=title, width=self._console.width))
+
+
+@dataclass(slots=True)
+class ProgressLines:
+    """For a file or a pipe: one line for each change of an issue."""
+
+    console: Console
+    _before: dict[int, Row] = field(default_factory=dict)
+
+    def __enter__(self) -> ProgressLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, rows: list[Row], seconds: float) -> None:
+        for row in rows:
+            news = change(self._before.get(row.issue), row)
+            if news is not None:
+                self.console.print(
+                    Text(f"{seconds:5.1f} s  #{row.issue} {row.title}: {news}"), soft_wrap=True
+                )
+            self._before[row.issue] = row
+
+
 @dataclass(slots=True)
 class Demo:
     """One run of the demo in one folder."""
 
-    folder: Path
     server: GitHubServer
     numbers: dict[str, int]  # sample issue key -> issue number
     daemon: Daemon
     source: SettingsSource
 
-    async def play(self, console: Console) -> list[Task]:
-        """Run until all six issues have ended (or the time limit); returns their tasks."""
+    async def play(self, view: LiveTable | ProgressLines) -> None:
+        """Run until all six issues have ended (or the time limit)."""
         running = asyncio.create_task(self.daemon.run())
         began = monotonic()
         try:
-            with Live(console=console, refresh_per_second=8, transient=True) as live:
-                while not running.done() and monotonic() - began < TIME_LIMIT:
-                    with contextlib.suppress(FileNotFoundError):
-                        tasks = self._look(live)
-                        if self._is_over(tasks):
-                            break
-                    await asyncio.wait({running}, timeout=REFRESH_SECONDS)
+            while not running.done() and monotonic() - began < TIME_LIMIT:
+                rows = self.rows()
+                view.show(rows, monotonic() - began)
+                if self._is_over(rows):
+                    break
+                self._close_while_running()
+                await asyncio.wait({running}, timeout=REFRESH_SECONDS)
         finally:
             self.daemon.stop(end_runs=True)
             await running
-        return self._tasks()
+        view.show(self.rows(), monotonic() - began)
 
-    def _tasks(self) -> list[Task]:
-        with Store.open_readonly(self.source.current.database_url) as store:
-            return sorted(store.tasks(), key=lambda task: task.issue_number)
-
-    def _look(self, live: Live) -> list[Task]:
+    def rows(self) -> list[Row]:
+        """The issues as the store has them now; none before there is a store."""
         if not (self.source.current.state_dir / "coordinator.db").exists():
             return []
         with Store.open_readonly(self.source.current.database_url) as store:
-            tasks = sorted(store.tasks(), key=lambda task: task.issue_number)
-            live.update(table(store, tasks, title="Coordinator at work (scripted agent, loopback only)"))
-        self._close_while_running(tasks)
-        return tasks
+            return rows_of(store)
 
-    def _close_while_running(self, tasks: list[Task]) -> None:
+    def _close_while_running(self) -> None:
         """Somebody closes one issue while its worker runs: that run has to be cancelled."""
         number = next(self.numbers[issue.key] for issue in sample.ISSUES if issue.closes_while_running)
-        started = any(
-            live.task.issue_number == number and live.handle for live in self.daemon.supervisor.live_runs
-        )
+        supervisor = getattr(self.daemon, "supervisor", None)  # there is none in the first moments
+        runs = supervisor.live_runs if supervisor is not None else []
+        started = any(live.task.issue_number == number and live.handle for live in runs)
         if started and self.server.issue(sample.REPOSITORY, number).state == "open":
             self.server.close_issue(sample.REPOSITORY, number, actor=sample.MAINTAINER)
 
-    def _is_over(self, tasks: list[Task]) -> bool:
+    def _is_over(self, rows: list[Row]) -> bool:
         return (
-            len(tasks) == len(self.numbers)
-            and all(task.state.is_terminal for task in tasks)
+            len(rows) == len(self.numbers)
+            and all(row.has_ended for row in rows)
             and self.daemon.outbox.is_idle
         )
 
-
-def table(store: Store, tasks: list[Task], *, title: str) -> Table:
-    """Issue, rule, target, attempts, tokens, cost, result, pull request."""
-    view = Table(title=title, title_justify="left", header_style="bold", expand=False)
-    for column in ("issue", "rule", "provider/model", "attempts", "tokens in / out", "cost", "result", "PR"):
-        view.add_column(column, overflow="fold", no_wrap=column in ("attempts", "cost", "PR"))
-    for task in tasks:
-        view.add_row(*(escape(cell) for cell in _row(store, task)))
-    return view
-
-
-def _row(store: Store, task: Task) -> tuple[str, ...]:
-    runs = store.runs_of(task.task_id)
-    usages = [store.usage_of(run.run_id) for run in runs]
-    costs = [cost for run in runs if (cost := store.cost_of(run.run_id))]
-    known = [cost.usd for cost in costs if cost.usd is not None]
-    tokens = [usage.total for usage in usages]
-    return (
-        f"#{task.issue_number} {task.title}",
-        " → ".join(dict.fromkeys(run.rule or "default" for run in runs)),
-        " → ".join(dict.fromkeys(f"{run.provider}/{run.model}" for run in runs)),
-        str(len(runs)) if runs else "",
-        f"{sum(t.total - t.output for t in tokens):,} / {sum(t.output for t in tokens):,}" if runs else "",
-        report.cost_text(sum(known[1:], known[0])) if known else "",
-        _result(task),
-        f"#{task.pr_number}" if task.pr_number else "",
-    )
+    def wrong(self, rows: list[Row]) -> list[str]:
+        """One sentence for each issue that did not end as it should."""
+        results = {row.issue: row.result for row in rows}
+        found = [(issue, results.get(self.numbers[issue.key], "not seen")) for issue in sample.ISSUES]
+        return [
+            f"{issue.title}: {result} instead of {EXPECTED[issue.key]}."
+            for issue, result in found
+            if result != EXPECTED[issue.key]
+        ]
 
 
-def _result(task: Task) -> str:
-    if task.state is TaskState.FAILED and task.last_outcome:
-        return task.last_outcome.value
-    return task.state.value
-
-
-def run(folder: Path | None = None, console: Console | None = None) -> int:
-    """Play the demo and print the final table. Returns the exit code: 0 when all six came out as they should."""
-    console = console or Console(highlight=False)
+def run(folder: Path | None = None, *, as_json: bool = False) -> int:
+    """Play the demo and print how it came out. Returns the exit code: 0 when all six ended as they should."""
+    console = _console(stderr=as_json)
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coordinator-demo-")))
         server = stack.enter_context(GitHubServer(git_root=folder / "github"))
+        stack.callback(_deaf_to_interrupts)  # called first: a second Ctrl-C must not cut the tidying short
         demo = _set_up(folder, server)
-        _log_to_file(demo)
+        _log_to_file(demo, stack)
         console.print(
             f"A GitHub-like server runs on {server.api_url} with {len(demo.numbers)} labelled issues; "
             "the agent is a scripted one, everything else is real.\n"
         )
-        began = monotonic()
-        tasks = asyncio.run(demo.play(console))
-        took = timedelta(seconds=monotonic() - began)
-        return _conclude(demo, tasks, console, took)
+        played = _play(demo, console)
+    if as_json:
+        _print_json(played)
+    else:
+        console.print(table(played.rows, title="What became of the issues", width=console.width))
+    _say_how_it_went(played, console)
+    return played.exit_code
+
+
+def _play(demo: Demo, console: Console) -> Played:
+    began = monotonic()
+    animated = console.is_terminal and not console.is_dumb_terminal
+    with LiveTable(console) if animated else ProgressLines(console) as view:
+        asyncio.run(demo.play(view))
+    rows = demo.rows()
+    return Played(
+        rows=rows,
+        wrong=demo.wrong(rows),
+        seconds=monotonic() - began,
+        was_interrupted=demo.daemon.was_interrupted,
+    )
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    known = stream.isatty() or os.environ.get("COLUMNS")
+    return Console(highlight=False, stderr=stderr, width=None if known else WIDTH_OF_A_FILE)
+
+
+def _deaf_to_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _set_up(folder: Path, server: GitHubServer) -> Demo:
@@ -259,43 +317,54 @@ def _set_up(folder: Path, server: GitHubServer) -> Demo:
             remote_url=server.git_url(sample.REPOSITORY),
             python=_toml(sys.executable),
             agent=_toml(str(Path(agent.__file__).resolve())),
+            timezone=where_it_is_noon(utc_now()),
         )
     )
     environ = dict(os.environ) | {"DEMO_TOKEN": sample.TOKEN}
     source = SettingsSource(config, environ)
     daemon = Daemon(source, environ=environ, end_runs_on_interrupt=True)
-    return Demo(folder=folder, server=server, numbers=numbers, daemon=daemon, source=source)
+    return Demo(server=server, numbers=numbers, daemon=daemon, source=source)
+
+
+def where_it_is_noon(now: datetime) -> str:
+    """A timezone in which the hour is 12 now; UTC where the machine knows no others."""
+    east_of_utc = 12 - now.hour
+    name = f"Etc/GMT{-east_of_utc:+d}"  # these names count the hours west
+    return name if name in zoneinfo.available_timezones() else "UTC"
 
 
 def _toml(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _log_to_file(demo: Demo) -> None:
+def _log_to_file(demo: Demo, stack: contextlib.ExitStack) -> None:
     """The log would tear the table apart; it is kept in the state directory instead."""
     settings = demo.source.current.settings
     redactor = logs.Redactor.from_environ(secret_names(settings), {"DEMO_TOKEN": sample.TOKEN})
-    quiet = Path(os.devnull).open("w")  # noqa: SIM115  lives as long as the process logs
-    logs.configure(redactor=redactor, stream=quiet, json=True, log_dir=demo.source.current.log_dir)
+    nowhere = stack.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115  the stack closes it
+    logs.configure(redactor=redactor, stream=nowhere, json=True, log_dir=demo.source.current.log_dir)
 
 
-def _conclude(demo: Demo, tasks: list[Task], console: Console, took: timedelta) -> int:
-    with Store.open_readonly(demo.source.current.database_url) as store:
-        console.print(table(store, tasks, title="What became of the issues"))
-    by_number: dict[int, Any] = {task.issue_number: task for task in tasks}
-    wrong = []
-    for issue in sample.ISSUES:
-        task = by_number.get(demo.numbers[issue.key])
-        result = _result(task) if task else "not seen"
-        if result != EXPECTED[issue.key]:
-            wrong.append(f"{issue.title}: {result} instead of {EXPECTED[issue.key]}")
-    if demo.daemon.was_interrupted:
-        console.print("Interrupted; every worker was ended.")
-        return 130
-    for line in wrong:
-        console.print(f"[red]{escape(line)}[/]")
-    console.print(
-        f"{len(tasks)} issues in {took.total_seconds():.1f} s. Next: `coordinator init`, then `coordinator run` "
-        "with your own repository (README.md)."
+def _print_json(played: Played) -> None:
+    from coordinator.cli.common import print_json
+
+    print_json(
+        {
+            "issues": [asdict(row) for row in played.rows],
+            "wrong": played.wrong,
+            "interrupted": played.was_interrupted,
+            "seconds": round(played.seconds, 1),
+        }
     )
-    return 1 if wrong else 0
+
+
+def _say_how_it_went(played: Played, console: Console) -> None:
+    if played.was_interrupted:
+        console.print("\nInterrupted: every worker was ended and nothing is left running.")
+        return
+    for sentence in played.wrong:
+        console.print(Text(sentence, style="red"))
+    console.print(
+        f"\n{len(played.rows)} issues in {played.seconds:.1f} s. Next: `coordinator init`, then "
+        "`coordinator run` with your own repository (README.md)."
+    )
