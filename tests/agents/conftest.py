@@ -10,9 +10,9 @@ import pytest
 from adw_modules.agents import DIALECTS
 
 TESTS = Path(__file__).parent.parent
-sys.path.insert(0, str(TESTS / "stub_llm"))
+sys.path[:0] = [str(TESTS / "stub_llm"), str(TESTS / "scenarios")]  # the stub, and the stage of the scenarios
 
-from stub_llm import StubLLM  # noqa: E402 (the folder of the stub has to be on the path first)
+from stub_llm import StubLLM  # noqa: E402 (its folder has to be on the path first)
 
 CLAUDE = TESTS / "npm" / "node_modules" / ".bin" / "claude"
 

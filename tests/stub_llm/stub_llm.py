@@ -10,6 +10,7 @@ A base URL carries the run whose book is written and the scenario that is played
     text        a final text at once
     toolsN      N tool calls, each writing a file of its own, then a final text
     agent       starts a sub-agent that answers at once, then a final text
+    shell       a tool call: a command that runs for a minute, then a final text
     hang        takes the request and never answers
     toolong     400, prompt is too long            credit      400, no money left
     STATUS      that HTTP error for ever           STATUSxN    N times that error, then as "ok"
@@ -89,11 +90,11 @@ class Answer:
 
 
 class Book:
-    """What was asked and billed, by run. Shared by all handler threads."""
+    """What was asked and billed, by run and model. Shared by all handler threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._billed: dict[str, Billed] = {}
+        self._billed: dict[tuple[str, str], Billed] = {}
         self._requests: dict[str, int] = {}
 
     def request(self, run: str) -> int:
@@ -102,13 +103,16 @@ class Book:
             self._requests[run] = self._requests.get(run, 0) + 1
             return self._requests[run]
 
-    def bill(self, run: str, price: Billed) -> None:
+    def bill(self, run: str, model: str, price: Billed) -> None:
         with self._lock:
-            self._billed[run] = self._billed.get(run, Billed()) + price
+            self._billed[run, model] = self._billed.get((run, model), Billed()) + price
+
+    def by_model(self, run: str) -> dict[str, Billed]:
+        with self._lock:
+            return {model: billed for (of, model), billed in self._billed.items() if of == run}
 
     def billed(self, run: str) -> Billed:
-        with self._lock:
-            return self._billed.get(run, Billed())
+        return sum(self.by_model(run).values(), Billed())
 
     def requests(self, run: str) -> int:
         with self._lock:
@@ -134,6 +138,9 @@ class StubLLM:
 
     def billed(self, run: str) -> Billed:
         return self.book.billed(run)
+
+    def billed_by_model(self, run: str) -> dict[str, Billed]:
+        return self.book.by_model(run)
 
     def requests(self, run: str) -> int:
         return self.book.requests(run)
@@ -217,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = choose_answer(scenario, body)
             message_id = f"msg_stub_{next(self.server.message_ids):06d}"
             self._send_answer(answer, message_id, body)
-            self.server.stub.book.bill(run, answer.billed)
+            self.server.stub.book.bill(run, str(body.get("model", "")), answer.billed)
 
     def _send_answer(self, answer: Answer, message_id: str, body: Json) -> None:
         message = as_message(answer, message_id, str(body.get("model", "")))
@@ -274,6 +281,8 @@ def choose_answer(scenario: str, body: Json) -> Answer:
         return Answer(text="Done.", billed=turn_price(turn))
     if scenario == "agent":
         return _sub_agent_call(tools, turn)
+    if scenario == "shell":
+        return _shell_call(turn)
     return _write_call(_working_directory(body), turn)
 
 
@@ -288,6 +297,12 @@ def _write_call(folder: str, turn: int) -> Answer:
     name = "HELLO.md" if turn == 0 else f"HELLO-{turn + 1}.md"
     arguments = {"file_path": f"{folder}/{name}", "content": "# Hello\n\nWritten through the stub.\n"}
     return Answer(text=f"I will write {name}.", tool="Write", arguments=arguments, billed=turn_price(turn))
+
+
+def _shell_call(turn: int) -> Answer:
+    # Not `sleep`: Claude's shell tool refuses a long one.
+    arguments = {"command": "timeout 60 tail -f /dev/null", "description": "Wait a minute"}
+    return Answer(text="I will wait.", tool="Bash", arguments=arguments, billed=turn_price(turn))
 
 
 def _sub_agent_call(tools: Json, turn: int) -> Answer:
