@@ -260,7 +260,6 @@ class LogFile:
     """`coordinator.jsonl`: one JSON object a line, mode 0600, rotated by size."""
 
     def __init__(self, log_dir: Path) -> None:
-        log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handler = _PrivateFile(
             log_dir / "coordinator.jsonl",
             maxBytes=LOG_FILE_BYTES,
@@ -276,9 +275,13 @@ class LogFile:
 
 
 class _PrivateFile(RotatingFileHandler):
-    """Readable by its owner only, also after rotation, and silent when the disk is full."""
+    """Readable by its owner only, also after rotation, and silent when the disk is full.
+
+    Its folder is made with the first line: before that, the folder belongs to who makes the state directory.
+    """
 
     def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
