@@ -295,7 +295,7 @@ def _tool_turns(scenario: str) -> int:
 
 def _write_call(folder: str, turn: int) -> Answer:
     name = "HELLO.md" if turn == 0 else f"HELLO-{turn + 1}.md"
-    arguments = {"file_path": f"{folder}/{name}", "content": "# Hello\n\nWritten through the stub.\n"}
+    arguments = {"file_path": f"{folder}{name}", "content": "# Hello\n\nWritten through the stub.\n"}
     return Answer(text=f"I will write {name}.", tool="Write", arguments=arguments, billed=turn_price(turn))
 
 
@@ -325,10 +325,12 @@ def _first_prompt(body: Json) -> str:
 
 
 def _working_directory(body: Json) -> str:
+    """With a slash at its end; empty when the request does not name it.
+
+    Claude 2.1.329 leaves its whole description of the environment out of a prompt that begins with a slash.
+    """
     match = re.search(r"[Ww]orking directory: (/[^\n<]+)", "\n".join(_texts(body)))
-    if match is None:
-        raise ValueError("the request does not name the working directory")
-    return match[1].strip()
+    return f"{match[1].strip()}/" if match else ""
 
 
 def _texts(value: object) -> list[str]:
