@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from io import TextIOWrapper
+from typing import Any
 
 from adw_modules.errors import ConfigError, CoordinatorError, StateDirBusy
 
@@ -19,6 +20,15 @@ EXIT_BUG = 70
 EXIT_BUSY = 75  # another daemon holds the state directory
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
+
+
+def __getattr__(name: str) -> Any:
+    """`coordinator.cli.app`, imported when somebody asks for it."""
+    if name != "app":
+        raise AttributeError(name)
+    from coordinator.cli.verbs import app
+
+    return app
 
 
 def main() -> None:
@@ -44,7 +54,7 @@ def exit_code(error: CoordinatorError) -> int:
 
 def _run() -> int:
     try:
-        from coordinator.cli.app import app
+        from coordinator.cli.verbs import app
 
         app()
     except SystemExit as end:
