@@ -24,7 +24,7 @@ from typing import Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adw_modules.config import Settings
-from adw_modules.errors import IllegalTransition
+from adw_modules.errors import IllegalTransition, StoreError
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import ModelRouter
 from adw_modules.tasks import planning
@@ -36,7 +36,7 @@ from coordinator.apply import apply
 from coordinator.clock import utc_now
 from coordinator.github import GitHub
 from coordinator.launcher import Alive, Exited, Launcher, Lost, NeverStarted
-from coordinator.logs import Redactor, get_logger
+from coordinator.logs import Redactor, get_logger, secret_names
 from coordinator.outbox import Outbox
 from coordinator.polling import RepositoryPoller, withdraw_idle
 from coordinator.services import Services
@@ -48,6 +48,7 @@ log = get_logger()
 
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
 GIT_THREADS = 4
+STORE_AGAIN_SECONDS = 2.0
 
 
 class Wake(StrEnum):
@@ -96,6 +97,7 @@ class Daemon:
         self.was_interrupted = False
         self._wake_timer: asyncio.TimerHandle | None = None
         self._wake_signature: int = 0
+        self._store_error: str | None = None
         self._seen_at: dict[int, float] = {}
         self._router: tuple[str, planning.Route] | None = None
 
@@ -164,12 +166,14 @@ class Daemon:
         for poll in self._polling.values():
             poll.cancel()
         if self._end_runs:
+            self.services.workspaces.stop()  # a run that still waits for git is not to start any more
             self.supervisor.stop_all("the operator interrupted the daemon", Outcome.INTERRUPTED)
             await self.supervisor.wait_all()
         else:
             await self.supervisor.abandon()
         await self.outbox.stop()
         sender.cancel()
+        self.services.workspaces.stop()  # a git server that never answers must not hold us up
         await asyncio.gather(sender, beat, *self._polling.values(), return_exceptions=True)
         await self.services.launcher.close()
         (self._state_dir.root / "daemon.json").unlink(missing_ok=True)
@@ -178,7 +182,7 @@ class Daemon:
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(RuntimeError):  # not in the main thread: the caller stops us by `stop()`
-            loop.add_signal_handler(signal.SIGTERM, self.stop)
+            loop.add_signal_handler(signal.SIGTERM, lambda: self.stop(end_runs=self._end_runs_on_interrupt))
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
             loop.add_signal_handler(signal.SIGHUP, lambda: self._check_config(force=True))
 
@@ -207,10 +211,22 @@ class Daemon:
                     self._begin_poll(reason.repository)
             if self._stopping:
                 return
-            self._take_requests()
-            self._step()
+            try:
+                self._take_requests()
+                self._step()
+            except StoreError as error:  # a full disk: nothing was written, nothing started; live runs go on
+                self._store_refused(error)
+                continue
+            self._store_error = None
             if self._once and self._nothing_left():
                 return
+
+    def _store_refused(self, error: StoreError) -> None:
+        """Say it once and turn again soon."""
+        if str(error) != self._store_error:
+            log.error("the store refuses; it is tried again", error=str(error))
+        self._store_error = str(error)
+        asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self.wake, Wake.TICK)
 
     def _step(self) -> None:
         """Observe, plan, apply. All decisions of one step see one snapshot and one configuration."""
@@ -378,9 +394,9 @@ class Daemon:
                 )
                 for warning in change.warnings:
                     log.warning(warning)
-                self._unpark()
                 self._set_up_pollers()
                 self._write_status()
+                self._unpark()
                 self.wake(Wake.CONFIG)
             case ReloadFailed():
                 log.error(
@@ -392,8 +408,11 @@ class Daemon:
                 pass
 
     def _unpark(self) -> None:
-        """A new configuration may route what had no route: look at all parked tasks with a wake time again."""
-        self.services.store.wake_blocked(self._now())
+        """A new configuration may route what had no route: look at parked tasks with a wake time again."""
+        try:
+            self.services.store.wake_blocked(self._now())
+        except StoreError as error:  # they are looked at when their own time comes
+            self._store_refused(error)
 
     def _take_requests(self) -> None:
         for request in self.services.store.pending_requests():
@@ -503,9 +522,3 @@ def make_workspaces(source: SettingsSource, state_dir: StateDir) -> Any:
         quarantine_dir=state_dir.quarantine,
         git_user=(settings.github.git_user_name, settings.github.git_user_email),
     )
-
-
-def secret_names(settings: Settings) -> list[str]:
-    """The environment variables whose values must never be shown."""
-    keys = [provider.api_key_env for provider in settings.providers.values() if provider.api_key_env]
-    return [settings.github.token_env, *keys]

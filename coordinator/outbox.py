@@ -14,7 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from adw_modules.errors import CoordinatorError, GitHubRefused, GitHubUnavailable, WorkspaceError
+from adw_modules.errors import (
+    CoordinatorError,
+    GitHubRefused,
+    GitHubUnavailable,
+    StoreError,
+    WorkspaceError,
+)
 from adw_modules.tasks import report
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
@@ -32,6 +38,7 @@ AT_ONCE = 4
 GIVE_UP_AFTER = 12  # tries of a refused write: about a day with the back-off below
 BASE_DELAY = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=4)
+STORE_AGAIN = timedelta(seconds=2)
 SHOW_FAILURE = frozenset({TaskState.FAILED, TaskState.RETRY_WAIT, TaskState.BLOCKED})
 
 
@@ -52,8 +59,12 @@ class Outbox:
         """Until cancelled: send, then sleep until the next item is due or somebody kicks."""
         while True:
             self._wake.clear()
-            self._start_due()
-            next_at = self.services.store.next_outbox_at()
+            try:
+                self._start_due()
+                next_at = self.services.store.next_outbox_at()
+            except StoreError as error:
+                log.error("the outbox cannot be read; it is tried again", error=str(error))
+                next_at = self.services.now() + STORE_AGAIN
             delay = max(0.05, (next_at - self.services.now()).total_seconds()) if next_at else None
             if self._busy:  # each finished item kicks, so there is no need to look at the clock meanwhile
                 delay = None
@@ -81,6 +92,18 @@ class Outbox:
                 free -= 1
 
     async def _send(self, item: OutboxItem) -> None:
+        try:
+            await self._send_and_record(item)
+        except StoreError as error:
+            # What came of it could not be written down, so it is sent again; GitHub is not to be flooded.
+            log.error("the outbox cannot be written; it is tried again", item=item.kind, error=str(error))
+            await asyncio.sleep(STORE_AGAIN.total_seconds())
+        finally:
+            self._busy.pop(item.task_id, None)
+            self.kick()
+            self.on_change()
+
+    async def _send_and_record(self, item: OutboxItem) -> None:
         store = self.services.store
         try:
             task = store.get_task(item.task_id)
@@ -93,13 +116,11 @@ class Outbox:
             store.outbox_done(item.item_id, item.version)
         except (GitHubUnavailable, GitHubRefused, WorkspaceError) as error:
             self._failed(item, error)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  a bug in one item must not stop the others
             log.exception("outbox item failed", item=item.kind, task_id=item.task_id)
             self._failed(item, CoordinatorError(f"internal error: {error}"))
-        finally:
-            self._busy.pop(item.task_id, None)
-            self.kick()
-            self.on_change()
 
     def _failed(self, item: OutboxItem, error: CoordinatorError) -> None:
         """Try again later, or give up on what GitHub keeps refusing."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 
 from adw_modules.config import ResolvedRepository
-from adw_modules.errors import GitHubRefused, GitHubUnavailable
+from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
 from adw_modules.tasks.lifecycle import Event, advance
@@ -71,12 +71,15 @@ class RepositoryPoller:
         name = self.repository.full_name
         try:
             await self._poll()
-        except (GitHubUnavailable, GitHubRefused) as error:
+        except (GitHubUnavailable, GitHubRefused, StoreError) as error:
             self._forget()  # whatever was half done is read again in full
             self.pace.failed(getattr(error, "retry_at", None))
             if str(error) != self.last_error:
                 log.warning("poll failed", repo=name, error=str(error), failures=self.pace.failures)
             self.last_error = str(error)
+        except Exception:
+            self._forget()
+            raise
         else:
             self.polled_once = True
             if self.last_error is not None:

@@ -52,6 +52,7 @@ from coordinator.workspaces import Workspace
 log = get_logger()
 
 FOLLOW_SECONDS = 0.5  # how often a live run's output is read
+SETTLE_AGAIN_SECONDS = 2.0  # after the disk or the store would not take the end of a run
 READ_CHUNK = 1 << 20
 REFUSED_CREDENTIALS = frozenset({401, 403})
 
@@ -69,6 +70,8 @@ class LiveRun:
     offset: int = 0
     saved_offset: int = 0
     stop: tuple[str, Outcome] | None = None
+    is_stop_sent: bool = False
+    is_hampered: bool = False  # the disk or the store would not take something; said once
     is_marked: bool = False  # the store knows that the worker was started
     log_file: int | None = None
     finished: asyncio.Task[None] | None = field(default=None)
@@ -81,6 +84,7 @@ class Supervisor:
         self._services = services
         self._on_change = on_change
         self._live: dict[int, LiveRun] = {}
+        self._is_ending = False
 
     # -- what the daemon asks ---------------------------------------------------------------------
 
@@ -111,10 +115,26 @@ class Supervisor:
             return
         live.stop = (reason, outcome)
         log.info("stopping", task=live.task.name, run=run_id, reason=reason)
-        if live.handle is not None:
-            live.handle.stop(reason)
+        self._send_stop(live)
+
+    def _send_stop(self, live: LiveRun) -> None:
+        """Pass a stop on to the shim. While the disk is full that fails; each look at the run repeats it."""
+        if live.stop is None or live.handle is None or live.is_stop_sent:
+            return
+        try:
+            live.handle.stop(live.stop[0])
+            live.is_stop_sent = True
+        except SpawnError as error:
+            self._hampered(live, error)
+
+    def _hampered(self, live: LiveRun, error: Exception) -> None:
+        if not live.is_hampered:
+            live.is_hampered = True
+            log.error("a live run cannot be written down; it is tried again", error=str(error))
 
     def stop_all(self, reason: str, outcome: Outcome) -> None:
+        """Ask every live run to end, and try no longer to settle what the disk refuses: we end as well."""
+        self._is_ending = True
         for run_id in list(self._live):
             self.stop(run_id, reason, outcome)
 
@@ -150,12 +170,13 @@ class Supervisor:
             if not adopted:
                 await self._launch(live)
         except (WorkspaceError, PromptError, SpawnError) as error:
-            await self._settle_guarded(live, None, failure=_preparation_failure(error))
+            await self._settle_guarded(live, None, failure=_not_started(live, error))
             return
         except Exception as error:  # noqa: BLE001  one broken run must end as a counted run, not stop the others
             log.exception("run could not be started")
-            await self._settle_guarded(live, None, failure=_preparation_failure(error))
+            await self._settle_guarded(live, None, failure=_not_started(live, error))
             return
+        self._send_stop(live)  # asked for while the workspace was being made
         record = await self._follow(live)
         await self._settle_guarded(live, record)
 
@@ -195,8 +216,6 @@ class Supervisor:
             pid=live.handle.child_pid,
             attempt=run.attempt,
         )
-        if live.stop is not None:  # asked for while the workspace was being made
-            live.handle.stop(live.stop[0])
 
     def _spec(self, live: LiveRun, provider: ProviderSettings, workspace: Workspace) -> LaunchSpec:
         services, task, run = self._services, live.task, live.run
@@ -258,10 +277,18 @@ class Supervisor:
                 done, _ = await asyncio.wait({waiting}, timeout=FOLLOW_SECONDS)
                 if done:
                     return waiting.result()
-                self._read_output(live)
-                self._save_progress(live)  # not for runs shorter than a tick: settling them says it all
+                self._look(live)  # not for runs shorter than a tick: settling them says it all
         finally:
             waiting.cancel()
+
+    def _look(self, live: LiveRun) -> None:
+        """Take in what is new. A full disk or a locked store holds up our records, never the run."""
+        try:
+            self._send_stop(live)
+            self._read_output(live)
+            self._save_progress(live)
+        except (CoordinatorError, OSError) as error:
+            self._hampered(live, error)
 
     # -- the stream -------------------------------------------------------------------------------
 
@@ -298,13 +325,13 @@ class Supervisor:
 
     def _save_progress(self, live: LiveRun) -> None:
         if not live.is_marked and live.handle is not None:
-            live.is_marked = True
             self._services.store.mark_started(
                 live.run.run_id,
                 now=live.run.started_at or self._services.now(),
                 shim_pid=live.handle.shim_pid,
                 child_pid=live.handle.child_pid,
             )
+            live.is_marked = True
         if live.offset > live.saved_offset:
             usage = live.parser.finish().usage
             self._services.store.save_progress(
@@ -322,12 +349,18 @@ class Supervisor:
         failure: RunOutcome | None = None,
         never_started: bool = False,
     ) -> None:
+        """Settle the run, however often the disk or the store refuses: until then it keeps its slot."""
         bind_contextvars(task=live.task.name, run=live.run.run_id)
         try:
-            outcome = failure or await self._outcome(live, record, never_started=never_started)
-            self._finish(live, record, outcome)
-        except (CoordinatorError, OSError) as error:
-            log.error("run could not be settled; it is tried again at the next start", error=str(error))
+            while True:
+                try:
+                    outcome = failure or await self._outcome(live, record, never_started=never_started)
+                    return self._finish(live, record, outcome)
+                except (CoordinatorError, OSError) as error:
+                    self._hampered(live, error)
+                if self._is_ending:
+                    return None  # the next daemon finds the run and settles it
+                await asyncio.sleep(SETTLE_AGAIN_SECONDS)
         finally:
             if live.log_file is not None:
                 os.close(live.log_file)
@@ -335,13 +368,15 @@ class Supervisor:
             self._on_change()
 
     async def _outcome(self, live: LiveRun, record: ExitRecord | None, *, never_started: bool) -> RunOutcome:
+        stop = live.stop or _recorded_stop(live.run)
+        if stop and (never_started or record is None):
+            return _stopped(stop)  # gone, as it was meant to be
         if never_started:
             return RunOutcome(
                 outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started"
             )
         self._read_output(live)
         summary = live.parser.finish()
-        stop = live.stop or _recorded_stop(live.run)
         try:
             git = await self._in_thread(self._keep_work, live) if record is not None else None
         except WorkspaceError as error:
@@ -411,7 +446,10 @@ class Supervisor:
             log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
             return
         save_summary(Path(live.run.run_dir), summary, services.redactor.text)
-        self._log_call(live, record, outcome, summary, cost, now)
+        try:
+            self._log_call(live, record, outcome, summary, cost, now)
+        except OSError as error:  # the run is settled; the store has the same figures
+            log.warning("the daily log of calls could not be written", error=str(error))
         log_finished(live, outcome, verdict, summary, cost, services.settings.coordinator.max_attempts, now)
 
     def _log_call(
@@ -471,6 +509,16 @@ def log_finished(
             log.warning("blocked", cause=verdict.cause)
         case _:
             pass
+
+
+def _not_started(live: LiveRun, error: Exception) -> RunOutcome:
+    """A run that was to stop while it was being prepared has stopped, whatever else went wrong with it."""
+    return _stopped(live.stop) if live.stop else _preparation_failure(error)
+
+
+def _stopped(stop: tuple[str, Outcome]) -> RunOutcome:
+    reason, outcome = stop
+    return RunOutcome(outcome=outcome, detail=f"stopped: {reason}")
 
 
 def _preparation_failure(error: Exception) -> RunOutcome:

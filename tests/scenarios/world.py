@@ -46,6 +46,15 @@ LOOK_EVERY = 0.01
 WRITE = "[[agent: write docs/guide.md]]"
 WAIT = "[[agent: slow 60]]"  # works until it is stopped
 
+_GATED = """
+import os, time
+print("waiting", flush=True)
+until = time.monotonic() + 60
+while time.monotonic() < until and not os.path.exists({gate!r}):
+    time.sleep(0.01)
+open("work.txt", "w").write("done")
+"""
+
 _T = TypeVar("_T")
 
 
@@ -144,6 +153,7 @@ class World:
                 "state_dir": str(self.state_dir),
                 "poll_interval_seconds": 0.1,
                 "stop_grace_seconds": 0.2,
+                "max_attempts": 3,
             },
             "retries": {
                 "base_delay_seconds": 0.05,
@@ -231,6 +241,14 @@ class World:
         """kill -9."""
         self.end_process(signal.SIGKILL)
 
+    def kill_shims(self) -> None:
+        """kill -9 the owners of all live runs, as an out-of-memory killer would; their agents stay."""
+        for run_dir in self.live():
+            owner = shim.read_json(str(run_dir / "lock"))
+            assert owner is not None
+            shim.signal_exact(owner["shim_pid"], owner["shim_start"], signal.SIGKILL)
+        self.until(lambda: not self.live(), "the shims are gone")
+
     def advance(self, seconds: float) -> None:
         """Push the daemon's clock forward and have it look at everything that is due by then."""
         self.clock.advance(seconds)
@@ -240,11 +258,18 @@ class World:
         for wake in (*(PollDue(repository=name) for name in daemon._pollers), Wake.TICK):
             self.inside.call(daemon.wake, wake)
 
-    def cli(self, *arguments: str) -> Any:
+    def cli(self, *arguments: str, config: Path | None = None) -> Any:
         """Run a verb as an operator does; its JSON, or its text without --json."""
-        done = CliRunner().invoke(cli.app, [*arguments, "--config", str(self.path)])
+        done = CliRunner().invoke(cli.app, [*arguments, "--config", str(config or self.path)])
         assert done.exception is None, done.output
         return json.loads(done.stdout) if "--json" in arguments else done.stdout.strip()
+
+    def use_gated_agent(self) -> None:
+        """Replace the agent by one that waits for `open_gate`, then writes a file and ends."""
+        self.write_config(**{"providers.claude-cli": program(_GATED.format(gate=str(self.folder / "gate")))})
+
+    def open_gate(self) -> None:
+        (self.folder / "gate").touch()
 
     # -- issues ----------------------------------------------------------------------------------------
 
