@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from adw_modules import config
 from adw_modules.config import RESTART_KEYS, Settings, check_runnable, parse_settings
+from adw_modules.config.wording import toml
+from adw_modules.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "configuration.md").read_text()
@@ -74,7 +75,7 @@ def default_in_words(field: FieldInfo) -> str:
     if value is None:
         return "unset"
     spelled = {dict: "{}", tuple: "[]"}.get(type(value)) if not value else None
-    return f"`{spelled or config._toml(value)}`"
+    return f"`{spelled or toml(value)}`"
 
 
 def reload_key(heading: str, key: str) -> str:
@@ -181,7 +182,7 @@ def test_the_sentences_shown_in_the_document_are_the_real_ones():
         + "\n" * 17
         + '[coordinator]\npoll_interval_seconds = "fast"\n'
     )
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_settings(text, source="adws/config.toml")
     assert caught.value.problems == [first, second]
 

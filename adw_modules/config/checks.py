@@ -1,0 +1,84 @@
+"""What a valid file may still lack or say by mistake, one sentence each: nothing here refuses a file.
+
+What refuses it is in `values.py`, `schema.py` and `cross_checks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from adw_modules.config.wording import dotted, holds_password, is_secret
+
+if TYPE_CHECKING:  # the schema imports this module, for `Settings.warnings`
+    from adw_modules.config.schema import ProviderSettings, Settings
+
+
+def check_runnable(settings: Settings, *, source: str = "config.toml") -> list[str]:
+    """What the daemon needs beyond a valid file: one sentence for each thing that is missing."""
+    if settings.all_repositories():
+        return []
+    mend = "set repo_owner and repo_name in [github], or add a [[repositories]] table"
+    return [f"{source}: no repository is configured; {mend}."]
+
+
+def check_environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """What the daemon needs from the environment: one sentence for each thing that is missing.
+
+    A provider's missing key is not among them: that provider is unavailable, and the others work.
+    """
+    name = settings.github.token_env
+    token = environ.get(name, "")
+    if not token.strip():
+        problem = "is empty" if name in environ else "is not set"
+        mend = "export it or put it into the service's environment file"
+    elif token != token.strip() or not token.isprintable():
+        problem, mend = "has spaces or line breaks around the token", "set it to the token alone"
+    else:
+        return []
+    return [f"{name} {problem}: [github] token_env names it; {mend}."]
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What works but is probably not meant."""
+    default = settings.routing.default_provider or settings.llm.provider
+    found: list[str] = []
+    for name, provider in settings.providers.items():
+        key = dotted(("providers", name))
+        found += _provider_warnings(key, provider)
+        if name == default and not provider.enabled:
+            found.append(f"{key} is disabled, but it is the default provider.")
+    return [*found, *_general_warnings(settings)]
+
+
+def _provider_warnings(key: str, provider: ProviderSettings) -> Iterator[str]:
+    if _prompts_with_a_path(provider.command_template):
+        yield (
+            f"{key}.command_template: claude takes the word after -p for the prompt itself, "
+            'here the path in "{prompt_file}"; remove that word, because the prompt comes on stdin.'
+        )
+    for variable, content in provider.env.items():
+        if is_secret(variable, content):
+            yield (
+                f"{key}.env.{variable} looks like a secret in the file; export it for the daemon and "
+                "name it in pass_env instead."
+            )
+
+
+def _prompts_with_a_path(template: tuple[str, ...]) -> bool:
+    is_claude = template[0].rsplit("/", 1)[-1] == "claude"
+    return is_claude and any(
+        flag in {"-p", "--print"} and "{prompt_file}" in word for flag, word in pairwise(template)
+    )
+
+
+def _general_warnings(settings: Settings) -> Iterator[str]:
+    if settings.workflows:
+        yield "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."
+    if settings.coordinator.database_url and holds_password(settings.coordinator.database_url):
+        yield "coordinator.database_url contains a password; move it to PGPASSWORD or to a password file."
+    address = urlsplit(settings.github.api_url)
+    if address.scheme == "http" and address.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        yield "github.api_url is not encrypted: the token would cross the network in the clear."

@@ -1,0 +1,142 @@
+"""What no single value can get wrong: names that are not there, or there twice, or in each other's way.
+
+All of it looks at the raw document, of any shape, so that one bad key hides no other problem.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from adw_modules.config.problems import Problem, label_of, value_at
+from adw_modules.config.schema import BUILT_IN_PROVIDER, GitHubSettings, LlmSettings
+from adw_modules.config.toml_lines import KeyPath
+from adw_modules.config.wording import dotted, ended, shown, suggestion
+
+
+def cross_checks(document: dict[str, Any]) -> list[Problem]:
+    """Every problem between sections, or between the entries of one."""
+    return [
+        *_unusable_names(document),
+        *_unknown_providers(document),
+        *_repeated_models(document),
+        *_repeated_repositories(document),
+        *_token_for_workers(document),
+        *_own_labels(document),
+    ]
+
+
+def named_providers(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """Each place that picks a provider, and the name it gives. A `[[models]]` entry only describes one."""
+    yield ("llm", "provider"), value_at(document, ("llm", "provider")) or LlmSettings().provider
+    yield _value(document, "routing", "default_provider")
+    yield from _in_each(document, "provider", "routing", "rules")
+    for name in _named_tables(document, "workflows"):
+        yield from _in_each(document, "provider", "workflows", name, "stages")
+
+
+# --- looking at a document of any shape ---------------------------------------------------------
+
+
+def _value(document: dict[str, Any], *path: str) -> tuple[KeyPath, Any]:
+    return path, value_at(document, path)
+
+
+def _named_tables(document: dict[str, Any], section: str) -> dict[str, Any]:
+    """The tables of `[section.NAME]` by name; none when the shape is wrong."""
+    tables = document.get(section)
+    return tables if isinstance(tables, dict) else {}
+
+
+def _entries(document: dict[str, Any], *path: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """The tables of an array of tables, with their paths; none when the shape is wrong."""
+    found = value_at(document, path)
+    for index, entry in enumerate(found if isinstance(found, list) else []):
+        if isinstance(entry, dict):
+            yield (*path, index), entry
+
+
+def _in_each(document: dict[str, Any], key: str, *path: str) -> Iterator[tuple[KeyPath, Any]]:
+    """One key of every entry of an array of tables."""
+    for entry_path, entry in _entries(document, *path):
+        yield (*entry_path, key), entry.get(key)
+
+
+# --- the checks ---------------------------------------------------------------------------------
+
+
+def _unusable_names(document: dict[str, Any]) -> Iterator[Problem]:
+    """Providers and workflows are named in logs, tables and command lines."""
+    for section in ("providers", "workflows"):
+        for name in _named_tables(document, section):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+                rule = "a name has letters, digits, dots, dashes and underscores, at most 64 of them"
+                yield Problem((section, name), f"[{section}] cannot have the name {shown(name)}: {rule}.")
+
+
+def _unknown_providers(document: dict[str, Any]) -> Iterator[Problem]:
+    if not isinstance(document.get("providers") or {}, dict):
+        return  # that is the problem to mend first
+    known = dict.fromkeys([*_named_tables(document, "providers"), BUILT_IN_PROVIDER])
+    for path, name in named_providers(document):
+        if isinstance(name, str) and name.strip() and name not in known:
+            hint = suggestion(name, known, what="configured are")
+            label = label_of(path, document)
+            yield Problem(path, ended(f"{label} names {shown(name)}, which no [providers] table has{hint}"))
+
+
+def _repeated_models(document: dict[str, Any]) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for ordinal, (path, name) in enumerate(_in_each(document, "name", "models"), start=1):
+        if isinstance(name, str) and seen.setdefault(name, ordinal) != ordinal:
+            both = f"number {seen[name]} and {ordinal}"
+            yield Problem(path, f"[[models]] {shown(name)} is there twice ({both}).")
+
+
+def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:
+    github = value_at(document, ("github",))
+    places: list[tuple[KeyPath, Any, Any]] = [
+        (("github", "repo_name"), value_at(github, ("repo_owner",)), value_at(github, ("repo_name",))),
+        *(
+            ((*path, "name"), entry.get("owner"), entry.get("name"))
+            for path, entry in _entries(document, "repositories")
+        ),
+    ]
+    seen = set()
+    for path, owner, name in places:
+        if not (isinstance(owner, str) and isinstance(name, str) and owner and name):
+            continue
+        full_name = f"{owner}/{name}"
+        if full_name.casefold() in seen:
+            yield Problem(path, f"the repository {full_name} is configured twice; keep one of the two.")
+        seen.add(full_name.casefold())
+
+
+def _token_for_workers(document: dict[str, Any]) -> Iterator[Problem]:
+    token = value_at(document, ("github", "token_env")) or GitHubSettings().token_env
+    if not isinstance(token, str):
+        return
+    for name in _named_tables(document, "providers"):
+        for key in ("pass_env", "env", "api_key_env"):
+            path, value = _value(document, "providers", name, key)
+            if value == token or (isinstance(value, (list, dict)) and token in value):
+                yield Problem(
+                    path, f"{dotted(path)} must not name {shown(token)}: workers get no GitHub token."
+                )
+
+
+def _own_labels(document: dict[str, Any]) -> Iterator[Problem]:
+    defaults = GitHubSettings()
+    prefix = value_at(document, ("github", "status_label_prefix")) or defaults.status_label_prefix
+    path, label = _value(document, "github", "issue_label")
+    places = [(path, label or defaults.issue_label), *_in_each(document, "issue_label", "repositories")]
+    if not isinstance(prefix, str):
+        return
+    for path, label in places:
+        if isinstance(label, str) and label.casefold().startswith(prefix.casefold()):
+            yield Problem(
+                path,
+                f"{label_of(path, document)} must not begin with {shown(prefix)}: labels with "
+                "github.status_label_prefix are the ones the daemon sets itself.",
+            )

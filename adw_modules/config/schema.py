@@ -1,0 +1,282 @@
+"""The shape of config.toml: every section, key and default, from top to bottom.
+
+No default of a key stands anywhere else. The file never holds a secret, only the name of the environment
+variable that does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adw_modules.config import checks
+from adw_modules.config.values import (
+    Above0,
+    ApiUrl,
+    AtLeast0,
+    AtLeast1,
+    CommandTemplate,
+    Condition,
+    Conditions,
+    Flag,
+    Folder,
+    Label,
+    Name,
+    Owner,
+    Price,
+    RemoteUrl,
+    RepositoryName,
+    Text,
+    TimeZone,
+    Variable,
+    Variables,
+    in_table,
+    number,
+    one_of,
+    whole,
+)
+from adw_modules.config.wording import toml
+
+BUILT_IN_PROVIDER = "claude-cli"
+# What `claude-cli` means when something names it and the file has no [providers.claude-cli]. The prompt
+# comes on stdin: the real program takes the word after -p for the prompt itself, not for a file.
+BUILT_IN_TEMPLATE = [
+    "claude",
+    "-p",
+    "--model",
+    "{model}",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--dangerously-skip-permissions",
+]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and strict about the keys it has."""
+
+    # Defaults are validated too: 30 and 30.0 must not look like two values when settings are compared.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class CoordinatorSettings(Section):
+    """`[coordinator]`: how much runs, how often, how long, and where the daemon keeps its things."""
+
+    max_concurrent_workers: Annotated[int, whole(least=1, most=1000)] = 3
+    poll_interval_seconds: Above0 = 30
+    worker_timeout_hours: Annotated[float, number(above=0, most=8760)] = 2
+    stall_timeout_minutes: Annotated[float, number(above=0, most=525_600)] = 15
+    stop_grace_seconds: AtLeast0 = 5
+    state_dir: Folder = ".coordinator"
+    database_url: Name | None = None
+    timezone: TimeZone = "UTC"
+    max_attempts: AtLeast1 = 3
+    max_runs_per_issue: AtLeast1 = 15
+    log_dir: Folder | None = None
+    prompts_dir: Folder = "prompts"
+
+
+class RetrySettings(Section):
+    """`[retries]`: how long a failed task waits before its next attempt."""
+
+    base_delay_seconds: AtLeast0 = 60
+    factor: Annotated[float, number(least=1, most=1000)] = 2
+    max_delay_seconds: AtLeast0 = 3600
+    fast_exit_seconds: AtLeast0 = 10
+    fast_exit_base_delay_seconds: AtLeast0 = 300
+    rate_limit_delay_seconds: AtLeast0 = 300
+    auth_delay_seconds: AtLeast0 = 3600
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_delay_seconds < self.base_delay_seconds:
+            raise in_table(
+                f"max_delay_seconds ({toml(self.max_delay_seconds)}) must not be smaller than "
+                f"base_delay_seconds ({toml(self.base_delay_seconds)})"
+            )
+        return self
+
+
+class GitHubSettings(Section):
+    """`[github]`: the main repository, and how GitHub is reached."""
+
+    repo_owner: Owner = None
+    repo_name: RepositoryName = None
+    issue_label: Label = "rpi-auto"
+    api_url: ApiUrl = "https://api.github.com"
+    remote_url: RemoteUrl = "https://github.com/{owner}/{name}.git"
+    token_env: Variable = "GITHUB_TOKEN"  # noqa: S105  the name of a variable, not a token
+    status_label_prefix: Label = "coordinator:"
+    writes_per_minute: Annotated[int, whole(least=0)] = 60
+    request_timeout_seconds: Above0 = 15
+    git_user_name: Name = "Coordinator"
+    git_user_email: Name = "coordinator@localhost"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = {"repo_owner": self.repo_owner, "repo_name": self.repo_name}
+        missing = [key for key, value in given.items() if value is None]
+        if len(missing) == 1:
+            raise in_table(f"needs {missing[0]} too: repo_owner and repo_name belong together")
+        return self
+
+
+class RepositorySettings(Section):
+    """One `[[repositories]]`: a further repository to watch."""
+
+    owner: Owner
+    name: RepositoryName
+    issue_label: Label | None = None
+    remote_url: RemoteUrl | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.owner is None or self.name is None:
+            raise in_table("needs an owner and a name, neither of them empty")
+        return self
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+class ProviderSettings(Section):
+    """One `[providers.NAME]`: a program that can run a model."""
+
+    enabled: Flag = True
+    command_template: CommandTemplate
+    requires_api_key: Flag = False
+    api_key_env: Variable | None = None
+    agent: Annotated[Literal["claude", "generic"], one_of("claude", "generic")] = "claude"
+    max_concurrent_runs: AtLeast1 | None = None
+    env: Variables = Field(default_factory=dict)
+    pass_env: tuple[Variable, ...] = ()
+    stop_signal: Annotated[Literal["SIGINT", "SIGTERM"], one_of("SIGINT", "SIGTERM")] = "SIGINT"
+
+    @model_validator(mode="after")
+    def _key_has_a_name(self) -> Self:
+        if self.requires_api_key and self.api_key_env is None:
+            raise in_table(
+                "has requires_api_key = true, so it needs api_key_env, the variable that holds the key"
+            )
+        return self
+
+
+class LlmSettings(Section):
+    """`[llm]`: what runs a task when no rule says otherwise."""
+
+    provider: Name = BUILT_IN_PROVIDER
+    model_default: Name = "claude-sonnet-4-5"
+
+
+class WorktreeSettings(Section):
+    """`[worktree]`: where the git worktrees of the tasks are."""
+
+    base_dir: Folder = "trees"
+
+
+class RuleSettings(Section):
+    """One `[[routing.rules]]`: when it matches (always, without a condition), and what it then picks."""
+
+    name: Name | None = None
+    priority: Annotated[int, whole()] = 50
+    conditions: Conditions | None = None
+    condition: Condition | None = None
+    provider: Name | None = None
+    model: Name | None = None
+    reason: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Self:
+        if self.conditions is not None and self.condition is not None:
+            raise in_table('has both "condition" and "conditions"; keep one of them')
+        return self
+
+
+class RoutingSettings(Section):
+    """`[routing]`: the rules that pick provider and model for a task."""
+
+    enabled: Flag = False
+    default_provider: Name | None = None
+    default_model: Name | None = None
+    rules: tuple[RuleSettings, ...] = ()
+
+
+class ModelSettings(Section):
+    """One `[[models]]`: who serves a model, what a million tokens cost in US dollars, what it can do."""
+
+    name: Name
+    provider: Name
+    cost_per_million_input: Price | None = None
+    cost_per_million_output: Price | None = None
+    cost_per_million_cache_read: Price | None = None
+    cost_per_million_cache_write: Price | None = None
+    context_window: AtLeast1 | None = None
+    capabilities: tuple[Text, ...] = ()
+
+
+class StageSettings(Section):
+    """One stage of a workflow."""
+
+    name: Name
+    provider: Name | None = None
+    model: Name | None = None
+
+
+class WorkflowSettings(Section):
+    """One `[workflows.NAME]`: stages with a model each."""
+
+    stages: tuple[StageSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedRepository:
+    """A repository to watch, with everything that `[github]` lends it filled in."""
+
+    owner: str
+    name: str
+    label: str
+    remote_url: str
+    is_primary: bool  # the one of `[github]`: its tasks are called gh-12, without the repository's name
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+class Settings(Section):
+    """The whole file, checked. Nothing in it changes; a reload makes another one."""
+
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    retries: RetrySettings = RetrySettings()
+    github: GitHubSettings = GitHubSettings()
+    repositories: tuple[RepositorySettings, ...] = ()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    llm: LlmSettings = LlmSettings()
+    worktree: WorktreeSettings = WorktreeSettings()
+    routing: RoutingSettings = RoutingSettings()
+    models: tuple[ModelSettings, ...] = ()
+    workflows: dict[str, WorkflowSettings] = Field(default_factory=dict)
+
+    def all_repositories(self) -> tuple[ResolvedRepository, ...]:
+        """Every repository to watch, the one of `[github]` first."""
+        github = self.github
+        primary = (github.repo_owner, github.repo_name, None, None)
+        others = [(r.owner, r.name, r.issue_label, r.remote_url) for r in self.repositories]
+        return tuple(
+            ResolvedRepository(
+                owner=owner,
+                name=name,
+                label=label or github.issue_label,
+                remote_url=(remote or github.remote_url).replace("{owner}", owner).replace("{name}", name),
+                is_primary=index == 0,
+            )
+            for index, (owner, name, label, remote) in enumerate([primary, *others])
+            if owner and name
+        )
+
+    def warnings(self) -> list[str]:
+        """What works but is probably not meant: one sentence each, for the log and for `doctor`."""
+        return checks.warnings(self)

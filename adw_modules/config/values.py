@@ -1,0 +1,346 @@
+"""What a single value may be: one type for each kind, with the words for everything else.
+
+A validator says what is wrong as the rest of a sentence; `problems.py` puts the key before it. Knows no key
+and no default.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from decimal import Decimal
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from adw_modules.config.wording import holds_password, holds_token, nearest, shown, suggestion
+from adw_modules.providers import PLACEHOLDERS
+
+YEAR_SECONDS = 31_536_000  # longer waits are slips of the pen, and overflow dates further on
+
+
+# --- the three ways to complain -----------------------------------------------------------------
+
+
+def must_be(phrase: str) -> PydanticCustomError:
+    """The value is not `phrase`; the sentence goes on with what stands there instead."""
+    return PydanticCustomError("must_be", "{text}", {"text": phrase})
+
+
+def wrong(text: str) -> PydanticCustomError:
+    """The rest of a sentence that begins with the key."""
+    return PydanticCustomError("wrong", "{text}", {"text": text})
+
+
+def in_table(text: str) -> PydanticCustomError:
+    """The rest of a sentence that begins with the name of the table."""
+    return PydanticCustomError("in_table", "{text}", {"text": text})
+
+
+# --- texts, flags, numbers ----------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise must_be("a text in quotes")
+    if "\0" in value:
+        raise wrong("must not contain a NUL character")
+    return value
+
+
+def _filled_text(value: Any) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise wrong("must not be empty")
+    if not text.isprintable():
+        raise wrong("must be on one line, without control characters")
+    return text
+
+
+def _folder(value: Any) -> str:
+    text = _filled_text(value)
+    if text.startswith("~"):
+        raise wrong('must not begin with "~", which only a shell understands; write the whole path')
+    return text
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise must_be("true or false")
+    return value
+
+
+def one_of(*words: str) -> Any:
+    """A validator for one word of a few."""
+
+    def check(value: Any) -> str:
+        if value not in words:
+            raise must_be(" or ".join(f'"{word}"' for word in words))
+        return str(value)
+
+    return BeforeValidator(check)
+
+
+def _span(least: float | None, above: float | None) -> str:
+    if above is not None:
+        return f" greater than {above:g}"
+    return f" of {least:g} or more" if least is not None else ""
+
+
+def _as_number(value: Any, phrase: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise must_be(phrase)
+    number = Decimal(value)
+    if not number.is_finite():
+        raise must_be(phrase)
+    return number
+
+
+def number(*, least: float | None = None, above: float | None = None, most: float = YEAR_SECONDS) -> Any:
+    """A validator for a finite number within the given limits."""
+    phrase = f"a number{_span(least, above)}"
+
+    def check(value: Any) -> float:
+        found = _as_number(value, phrase)
+        if (least is not None and found < least) or (above is not None and found <= above):
+            raise must_be(phrase)
+        if found > most:
+            raise must_be(f"at most {most:g}")
+        return float(found)
+
+    return BeforeValidator(check)
+
+
+def whole(*, least: int | None = None, most: int = 1_000_000_000) -> Any:
+    """A validator for a whole number within the given limits."""
+    phrase = f"a whole number{_span(least, None)}"
+    lowest = -most if least is None else least
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise must_be(phrase)
+        if value > most:
+            raise must_be(f"at most {most}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _price(value: Any) -> Decimal:
+    found = _as_number(value, "a number of 0 or more")
+    if found < 0:
+        raise must_be("a number of 0 or more")
+    if found > 1_000_000:
+        raise must_be("at most 1000000")
+    return found
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Name = Annotated[str, BeforeValidator(_filled_text)]
+Folder = Annotated[str, BeforeValidator(_folder)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Above0 = Annotated[float, number(above=0)]
+AtLeast0 = Annotated[float, number(least=0)]
+AtLeast1 = Annotated[int, whole(least=1)]
+Price = Annotated[Decimal, BeforeValidator(_price)]
+
+
+# --- the environment and the clock --------------------------------------------------------------
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _variable(value: Any) -> str:
+    text = _text(value)
+    if holds_token(text):
+        raise wrong("must be the NAME of an environment variable; this looks like the secret itself")
+    if not _VARIABLE.fullmatch(text):
+        raise must_be('the name of an environment variable, such as "GITHUB_TOKEN"')
+    return text
+
+
+def _variables(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise must_be('a table of texts, such as env = { LANG = "C.UTF-8" }')
+    for name, content in value.items():
+        if not _VARIABLE.fullmatch(name):
+            raise wrong(f"has {shown(name)}, which is not the name of an environment variable")
+        if not isinstance(content, str) or "\0" in content:
+            raise wrong(f"{name} must be a text in quotes")  # never with the content: it may be a secret
+    return value
+
+
+def _timezone(value: Any) -> str:
+    text = _text(value)
+    if text == "UTC":
+        return text  # must work on a machine without time zone data
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        hint = nearest(text, sorted(zoneinfo.available_timezones()))
+        known = f'; did you mean "{hint}"?' if hint else ', such as "UTC" or "Europe/Berlin"'
+        raise wrong(f"{shown(text)} is not a time zone of the IANA list{known}") from None
+    return text
+
+
+Variable = Annotated[str, BeforeValidator(_variable)]
+Variables = Annotated[dict[str, str], BeforeValidator(_variables)]
+TimeZone = Annotated[str, BeforeValidator(_timezone)]
+
+
+# --- GitHub's names and addresses ---------------------------------------------------------------
+
+
+def _owner(value: Any) -> str | None:
+    if value is None or value == "":
+        return None  # the shipped file has the key with an empty value, to be filled in
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", text):
+        raise must_be("the login of a user or organisation on GitHub")
+    return text
+
+
+def _repository_name(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    text = _text(value)
+    if "/" in text:
+        raise must_be("the name of the repository alone, without owner and slash")
+    if text.lower().endswith(".git"):
+        raise must_be("the name of the repository without .git")
+    if ".." in text or text == "." or not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise must_be("the name of a repository on GitHub")
+    return text
+
+
+def _label(value: Any) -> str:
+    text = _filled_text(value)
+    if "/" in text or "," in text:
+        raise wrong(f"must not contain a slash or a comma, but is {shown(text)}")
+    if text != text.strip() or len(text) > 50:
+        raise must_be("a label: at most 50 printable characters without spaces around them")
+    return text
+
+
+def _api_url(value: Any) -> str:
+    text = _text(value)
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or not text.isprintable() or " " in text:
+        raise must_be('an http or https address, such as "https://api.github.com"')
+    if parts.username or parts.password:
+        raise wrong(
+            "must not contain a user or password; the token comes from the variable in github.token_env"
+        )
+    return text.rstrip("/")
+
+
+def _remote_url(value: Any) -> str:
+    text = _filled_text(value)
+    # git reads a leading dash as an option, and "word::" as a helper program to run.
+    if text.startswith("-") or "::" in text:
+        raise must_be("the address of a git repository")
+    if holds_password(text):
+        raise wrong("must not contain a password; the token comes from the variable in github.token_env")
+    unknown = [name for name in re.findall(r"\{([^{}]*)\}", text) if name not in {"owner", "name"}]
+    if unknown:
+        raise wrong(f'has an unknown placeholder "{{{unknown[0]}}}"; known are {{owner}} and {{name}}')
+    return text
+
+
+Owner = Annotated[str | None, BeforeValidator(_owner)]
+RepositoryName = Annotated[str | None, BeforeValidator(_repository_name)]
+Label = Annotated[str, BeforeValidator(_label)]
+ApiUrl = Annotated[str, BeforeValidator(_api_url)]
+RemoteUrl = Annotated[str, BeforeValidator(_remote_url)]
+
+
+# --- command templates --------------------------------------------------------------------------
+
+
+# As in providers.py, which fills the template: braces around anything but a name are text, such as JSON.
+_BRACES = re.compile(r"\$\{(?P<env>[^{}]*)\}|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _command_template(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise must_be('a list of texts, such as ["claude", "-p", "--model", "{model}"]')
+    if not value or not value[0].strip():
+        raise wrong("must begin with the program to run")
+    if _BRACES.search(value[0]):
+        raise wrong("must begin with a program, not with a placeholder")
+    for word in value:
+        _check_word(word)
+    return value
+
+
+def _check_word(word: str) -> None:
+    if "\0" in word:
+        raise wrong("contains a NUL character")
+    if holds_token(word):
+        raise wrong("contains what looks like a secret; name its variable in api_key_env or pass_env instead")
+    for found in _BRACES.finditer(word):
+        if found["env"] is not None:
+            raise wrong(
+                f'contains "{found[0]}", but every user of the machine can read a command line; '
+                "name the variable in api_key_env or pass_env, and the worker gets it in its environment"
+            )
+        if found["name"] not in PLACEHOLDERS:
+            hint = suggestion(found[0], [f"{{{name}}}" for name in PLACEHOLDERS])
+            raise wrong(f'has an unknown placeholder "{found[0]}"{hint}')
+
+
+CommandTemplate = Annotated[tuple[str, ...], BeforeValidator(_command_template)]
+
+
+# --- conditions: which keys there are is checked here; what they may hold is for routing to say --
+
+# Imported when a condition is met, because routing imports the schema for its defaults.
+
+
+def _conditions(value: Any) -> dict[str, Any]:
+    from adw_modules.routing.attributes import ATTRIBUTES
+    from adw_modules.routing.conditions import ConditionError, compile_conditions
+
+    if not isinstance(value, dict):
+        raise must_be('a table, such as { priority = "critical" }')
+    known = [*(name for name in ATTRIBUTES if name != "task"), "hour_range"]
+    for key in value:
+        if key not in known:
+            raise wrong(f"has no key {shown(key)}{suggestion(key, known)}")
+    plain = {key: _plain(inner) for key, inner in value.items()}
+    try:
+        compile_conditions(plain)
+    except ConditionError as error:
+        raise wrong(f"cannot be used: {error.message.rstrip('.')}") from error
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Conditions hold ordinary numbers: a Decimal there would surprise whoever prints them."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _condition(value: Any) -> str:
+    from adw_modules.routing.conditions import ConditionError, compile_condition
+
+    text = _filled_text(value)
+    try:
+        compile_condition(text)
+    except ConditionError as error:
+        at = error.position or 0
+        here = f"{text[:at]}⟨here⟩{text[at:]}"
+        raise wrong(f"is wrong at character {at + 1} ({here}): {error.message.rstrip('.')}") from error
+    return text
+
+
+Conditions = Annotated[dict[str, Any], BeforeValidator(_conditions)]
+Condition = Annotated[str, BeforeValidator(_condition)]
