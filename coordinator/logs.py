@@ -17,11 +17,14 @@ from datetime import datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+if TYPE_CHECKING:
+    from adw_modules.config import Settings
 
 SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
 REDACTED = "[redacted]"
@@ -87,6 +90,12 @@ def _spellings(secret: str) -> set[str]:
     }
 
 
+def secret_names(settings: Settings) -> list[str]:
+    """The environment variables whose values must never be shown."""
+    keys = [provider.api_key_env for provider in settings.providers.values() if provider.api_key_env]
+    return [settings.github.token_env, *keys]
+
+
 def _occurrences(secret: str, text: str) -> Iterator[tuple[int, int]]:
     start = text.find(secret)
     while start >= 0:
@@ -149,7 +158,8 @@ def console_line(event: Mapping[str, Any], *, colours: bool = False) -> str:
     sentences, a traceback.
     """
     paint = _paint if colours else _plain
-    level, text, task = str(event.get("level", "info")), str(event.get("event", "")), event.get("task")
+    level, text = str(event.get("level", "info")), printable(str(event.get("event", "")))
+    task = event.get("task")
     blocks = {key: value for key, value in event.items() if _is_block(value)}
     keys = " ".join(_pairs(event, text, skip=blocks.keys()))
     head = (
@@ -160,7 +170,7 @@ def console_line(event: Mapping[str, Any], *, colours: bool = False) -> str:
     )
     lines = [" ".join(part for part in head if part)]
     if "attrs" in event:
-        lines += [f"  Task attrs: {event['attrs']}"]
+        lines += [printable(f"  Task attrs: {event['attrs']}")]
     if keys and "attrs" in event:
         lines += [paint(f"  {keys}", "dim")]
     elif keys:
@@ -188,8 +198,15 @@ def _is_block(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value)
 
 
+def printable(text: str) -> str:
+    """`text` without the power to move the cursor or turn the line round: strangers write issue titles."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t\u200d" else f"\\x{ord(char):02x}" for char in text
+    )
+
+
 def _cut(value: Any) -> str:
-    text = str(value)
+    text = printable(str(value))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 

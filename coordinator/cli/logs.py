@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption
 
+if TYPE_CHECKING:
+    from coordinator.settings import LoadedSettings
+
 FOLLOW_SECONDS = 0.3
+LONGEST_INPUT = 160  # characters of what an agent gives to a tool
+LINES_OF_AGENT_TEXT = 20  # of one message
+
+Record = dict[str, Any]
+Entry = tuple[str, str]  # when it belongs, ISO 8601; the lines to print
+Show = Callable[[Record, str], str]  # from a record and its raw line to what is printed; empty: nothing
 
 
 def register(app: typer.Typer) -> None:
@@ -25,103 +36,224 @@ def logs(
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Only this issue, with its agent's output.")
     ] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines of the past.", min=0)] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many entries of the past.", min=0)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are stored.")] = False,
 ) -> None:
     """Print the daemon's log: decisions, starts, results. With --task also what the agent says and does."""
-    from coordinator.cli.common import find_task, reading, settings_source
+    from adw_modules.errors import CoordinatorError
+    from coordinator.cli.common import settings_source
 
     loaded = settings_source(config).current
-    name = None
-    sources = [(loaded.log_dir / "coordinator.jsonl", False)]
-    if task is not None:
-        with reading(loaded) as store:
-            name = find_task(store, task).name
-        sources.append((loaded.log_dir / f"{name}.jsonl", True))
-    tails = [Tail(path, is_agent=is_agent, task=name, as_json=as_json) for path, is_agent in sources]
-    past = sorted((entry for tail in tails for entry in tail.new()), key=lambda entry: entry[0])
+    log = Log(loaded, task, as_json=as_json)
+    if not log.exists and not follow:
+        raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")
+    past = log.new()
     for _, text in past[len(past) - lines :] if lines else []:
         typer.echo(text)
     while follow:
         time.sleep(FOLLOW_SECONDS)
-        for tail in tails:
-            for _, text in tail.new():
-                typer.echo(text)
+        for _, text in log.new():
+            typer.echo(text)
 
 
+class Log:
+    """What there is to print of one daemon, or of one task: call `new` again for what came since."""
+
+    def __init__(self, loaded: LoadedSettings, task: str | None, *, as_json: bool) -> None:
+        from coordinator.logs import Redactor, secret_names
+
+        self._loaded = loaded
+        self._redact = Redactor.from_environ(secret_names(loaded.settings), os.environ).text
+        self._show_event: Show = _as_stored if as_json else _daemon_line
+        self._show_agent: Show = _as_stored if as_json else agent_line
+        self._task_id, self._name = self._find(task)
+        self._path = loaded.log_dir / "coordinator.jsonl"
+        self._events = Tail(self._path)
+        self._outputs: dict[int, Output] = {}
+        self._is_first = True
+
+    @property
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def new(self) -> list[Entry]:
+        """What came since the last call, in its order. The first call gives the past, rotated files too."""
+        older = _rotated(self._path) if self._is_first else []
+        entries = [*self._decisions(line for path in older for line in _lines(path))]
+        entries += self._decisions(self._events.new())
+        if self._is_first and self._task_id is not None:
+            self._watch_known_runs(self._task_id)
+        self._is_first = False
+        for output in self._outputs.values():
+            entries += self._said(output)
+        return sorted(entries, key=lambda entry: entry[0])
+
+    def _decisions(self, lines: Iterable[str]) -> Iterator[Entry]:
+        for line in lines:
+            record = _parsed(line)
+            if self._name is not None and record.get("task") != self._name:
+                continue
+            at = str(record.get("timestamp", ""))
+            if self._name is not None and record.get("event") == "worker started":
+                self._watch(record.get("run"), at)
+            text = self._show_event(record, line)
+            if text:
+                yield at, self._redact(text)
+
+    def _said(self, output: Output) -> Iterator[Entry]:
+        for line in output.tail.new():
+            text = self._show_agent(_parsed(line), line)
+            if text:
+                yield output.since, self._redact(text)
+
+    # -- which files hold what the agent said ---------------------------------------------------------
+
+    def _find(self, task: str | None) -> tuple[int | None, str | None]:
+        from coordinator.cli.common import find_task, reading
+
+        if task is None:
+            return None, None
+        with reading(self._loaded) as store:
+            found = find_task(store, task)
+        return found.task_id, found.name
+
+    def _watch(self, run_id: Any, at: str) -> None:
+        """A worker was started: from now on its output belongs here, after the line that says so."""
+        from coordinator.cli.common import reading
+
+        if self._task_id is None or run_id in self._outputs:
+            return
+        with reading(self._loaded) as store:
+            run = next((run for run in store.runs_of(self._task_id) if run.run_id == run_id), None)
+        if run is not None:
+            self._outputs[run.run_id] = Output(Tail(Path(run.run_dir) / "output.log"), since=at)
+
+    def _watch_known_runs(self, task_id: int) -> None:
+        """Runs whose start is in no log any more; and, without run directories, the log of all attempts."""
+        from coordinator.cli.common import reading
+
+        with reading(self._loaded) as store:
+            runs = store.runs_of(task_id)
+        for run in runs:
+            at = run.started_at or run.claimed_at
+            output = Output(Tail(Path(run.run_dir) / "output.log"), since=at.isoformat())
+            self._outputs.setdefault(run.run_id, output)
+        if runs and not any(Path(run.run_dir).exists() for run in runs):
+            whole = Tail(self._loaded.log_dir / f"{self._name}.jsonl")
+            self._outputs = {0: Output(whole, since=runs[0].claimed_at.isoformat())}
+
+
+@dataclass(slots=True)
+class Output:
+    """What one run's agent prints. Its lines carry no time: they stand after the run's start."""
+
+    tail: Tail
+    since: str
+
+
+@dataclass(slots=True)
 class Tail:
-    """The new lines of one growing file, as (time, text). Survives rotation and files that appear later."""
+    """The new whole lines of one growing file. Survives rotation and a file that appears later."""
 
-    def __init__(self, path: Path, *, is_agent: bool, task: str | None, as_json: bool) -> None:
-        self._path, self._is_agent, self._task, self._as_json = path, is_agent, task, as_json
-        self._offset, self._inode, self._rest, self._last_time = 0, 0, b"", ""
+    path: Path
+    _file: BinaryIO | None = field(default=None, init=False)
+    _rest: bytes = field(default=b"", init=False)
 
-    def new(self) -> Iterator[tuple[str, str]]:
+    def new(self) -> Iterator[str]:
+        """Lines since the last call; of a file that was replaced, first the rest of the old one."""
+        if self._file is not None:
+            yield from self._read()
+            if self._is_current():
+                return
+            self._file.close()
+        self._rest = b""
         try:
-            with self._path.open("rb") as stream:
-                inode = stream.seek(0) or self._path.stat().st_ino
-                if inode != self._inode or self._path.stat().st_size < self._offset:
-                    self._offset, self._inode, self._rest = 0, inode, b""
-                stream.seek(self._offset)
-                data = stream.read()
-                self._offset = stream.tell()
+            self._file = self.path.open("rb")
+        except OSError:
+            self._file = None
+            return
+        yield from self._read()
+
+    def _is_current(self) -> bool:
+        assert self._file is not None  # noqa: S101  # for the type checker: the only caller has looked
+        try:
+            now, opened = self.path.stat(), os.fstat(self._file.fileno())
         except FileNotFoundError:
-            return
-        *whole, self._rest = (self._rest + data).split(b"\n")
+            return True  # between being moved away and made again
+        return now.st_ino == opened.st_ino and now.st_size >= self._file.tell()
+
+    def _read(self) -> Iterator[str]:
+        assert self._file is not None  # noqa: S101  # the same
+        *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in whole:
-            yield from self._entry(line.decode(errors="replace"))
-
-    def _entry(self, line: str) -> Iterator[tuple[str, str]]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            record = {"text": line}
-        if not self._is_agent and self._task is not None and record.get("task") != self._task:
-            return
-        self._last_time = str(record.get("timestamp") or self._last_time)
-        text = line if self._as_json else (agent_line(record) if self._is_agent else daemon_line(record))
-        if text:
-            yield self._last_time, text
+            yield line.decode(errors="replace")
 
 
-def daemon_line(record: dict[str, Any]) -> str:
-    """One log event for reading: time, level if it matters, task, event, the other keys."""
-    known = ("timestamp", "level", "event", "task", "exception")
-    rest = " ".join(f"{key}={_short(value)}" for key, value in record.items() if key not in known)
-    level = str(record.get("level", "info"))
-    parts = [
-        str(record.get("timestamp", ""))[11:19],
-        level.upper() if level not in ("info", "debug") else "",
-        f"[{record['task']}]" if record.get("task") else "",
-        str(record.get("event", record.get("text", ""))),
-        rest,
-    ]
-    return " ".join(part for part in parts if part)
+def _rotated(path: Path) -> list[Path]:
+    """`coordinator.jsonl.3`, `.2`, `.1`: the oldest first."""
+    from coordinator.logs import LOG_FILES_KEPT
+
+    older = [path.with_name(f"{path.name}.{number}") for number in range(LOG_FILES_KEPT, 0, -1)]
+    return [each for each in older if each.exists()]
 
 
-def agent_line(record: dict[str, Any]) -> str:
-    """What an agent said or did, one line; empty for events that say nothing to a person."""
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                yield line.rstrip("\n")
+    except FileNotFoundError:  # rotated away meanwhile
+        return
+
+
+def _parsed(line: str) -> Record:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    return record if isinstance(record, dict) else {"text": line}
+
+
+# -- one record as it is printed ------------------------------------------------------------------------
+
+
+def _as_stored(_record: Record, line: str) -> str:
+    return line
+
+
+def _daemon_line(record: Record, _line: str) -> str:
+    from coordinator.logs import console_line
+
+    return console_line({"event": record.get("text", ""), **record})
+
+
+def agent_line(record: Record, _line: str = "") -> str:
+    """What an agent said or did, one block; empty for events that say nothing to a person."""
+    from coordinator.logs import printable
+
     message = record.get("message")
     if record.get("type") == "assistant" and isinstance(message, dict):
-        blocks = message.get("content")
-        texts = (
-            [_block(block) for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
-        )
-        return "\n".join(f"  │ {text}" for text in texts if text)
-    if record.get("type") == "result":
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else []
+        said = [line for block in blocks if isinstance(block, dict) for line in _block(block)]
+    elif record.get("type") == "result":
         return f"  └ {_short(record.get('result') or record.get('subtype'))}"
-    return f"  │ {record['text']}" if isinstance(record.get("text"), str) else ""
+    else:
+        said = [record["text"]] if isinstance(record.get("text"), str) else []
+    return "\n".join(f"  │ {printable(line)}" for line in said if line)
 
 
-def _block(block: dict[str, Any]) -> str:
+def _block(block: Record) -> list[str]:
     if block.get("type") == "tool_use":
-        return f"→ {block.get('name')} {_short(block.get('input'))}"
-    return str(block.get("text", "")).strip()
+        return [f"→ {block.get('name')} {_short(block.get('input'))}"]
+    lines = str(block.get("text", "")).strip().splitlines()
+    more = len(lines) - LINES_OF_AGENT_TEXT
+    return [*lines[:LINES_OF_AGENT_TEXT], f"… {more} more lines"] if more > 0 else lines
 
 
-def _short(value: Any, limit: int = 160) -> str:
+def _short(value: Any) -> str:
+    from coordinator.logs import printable
+
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= LONGEST_INPUT else text[: LONGEST_INPUT - 1] + "…"

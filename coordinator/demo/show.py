@@ -26,7 +26,7 @@ from rich.text import Text
 
 from coordinator import logs
 from coordinator.clock import utc_now
-from coordinator.daemon import Daemon, secret_names
+from coordinator.daemon import Daemon
 from coordinator.demo import agent, sample
 from coordinator.demo.server import GitHubServer
 from coordinator.demo.table import Row, change, rows_of, table
@@ -340,7 +340,7 @@ def _toml(text: str) -> str:
 def _log_to_file(demo: Demo, stack: contextlib.ExitStack) -> None:
     """The log would tear the table apart; it is kept in the state directory instead."""
     settings = demo.source.current.settings
-    redactor = logs.Redactor.from_environ(secret_names(settings), {"DEMO_TOKEN": sample.TOKEN})
+    redactor = logs.Redactor.from_environ(logs.secret_names(settings), {"DEMO_TOKEN": sample.TOKEN})
     nowhere = stack.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115  the stack closes it
     logs.configure(redactor=redactor, stream=nowhere, json=True, log_dir=demo.source.current.log_dir)
 
