@@ -138,7 +138,7 @@ class Daemon:
 
     async def _run(self, services: Services, state_dir: StateDir) -> None:
         self.services, self._state_dir = services, state_dir
-        self.supervisor = Supervisor(services, lambda: self.wake(Wake.RUN_ENDED))
+        self.supervisor = Supervisor(services, self._run_ended)
         self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once else None)
         self._scheduler = AsyncIOScheduler(timezone="UTC")
         self._install_signals()
@@ -266,6 +266,11 @@ class Daemon:
             if not held_back or snapshot.paused or len(snapshot.ready) < ready_limit:
                 return actions
             ready_limit *= 4
+
+    def _run_ended(self) -> None:
+        """A run was settled: its slot is free, and its result is waiting to be published."""
+        self.outbox.kick()
+        self.wake(Wake.RUN_ENDED)
 
     def _start_run(self, task: Task, run: Run) -> None:
         self.supervisor.start(task, run, seen_at=self._fresh_since(task))
