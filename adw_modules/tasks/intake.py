@@ -57,13 +57,13 @@ def has_label(labels: tuple[str, ...], wanted: str) -> bool:
 def sighting(issue: IssueSnapshot, task: Task | None) -> Sighting:
     """What to do about an issue in a complete listing.
 
-    A finished task is looked at again only when something may have happened to its issue: it was away
-    from the list, or GitHub says it was updated. The label event then decides.
+    A finished or blocked task is looked at again only when something may have happened to its issue: it
+    was away from the list, or GitHub says it was updated. The label event then decides.
     """
     if task is None:
         return Sighting.CHECK_TRIGGER
     updated = issue.updated_at > task.issue_updated_at or not task.listed
-    if task.state.is_terminal or is_refused(task):
+    if task.state.is_terminal or task.state is TaskState.BLOCKED:
         return Sighting.CHECK_TRIGGER if updated else Sighting.NOTHING
     changed = updated or issue.title != task.title or issue.labels != task.labels
     return Sighting.REFRESH if changed else Sighting.NOTHING

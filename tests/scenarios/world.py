@@ -209,19 +209,26 @@ class World:
         if self.process is not None:
             self.end_process(signal.SIGTERM)
 
-    def start_process(self) -> None:
+    def start_process(self, *options: str) -> None:
         """Run the daemon as `coordinator run`, so that it can be killed."""
-        assert self.inside is None
         assert self.process is None
         with (self.folder / "daemon.stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "coordinator", "run", "--config", str(self.path)],
+                [sys.executable, "-m", "coordinator", "run", *options, "--config", str(self.path)],
                 env=self.environ,
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
             )
+
+    def run_once(self) -> int:
+        """`coordinator run --once` to its end; its exit code."""
+        self.start_process("--once")
+        assert self.process is not None
+        code = self.process.wait(timeout=PATIENCE)
+        self.process = None
+        return code
 
     def end_process(self, number: signal.Signals) -> tuple[int, float]:
         """Send the signal; (exit code, seconds it took to end)."""
@@ -449,9 +456,9 @@ def scripted_agent() -> dict[str, Any]:
 
 
 def program(code: str, *, dialect: str = "generic", **more: Any) -> dict[str, Any]:
-    """A provider that is a piece of Python."""
+    """A provider that is a piece of Python, without braces: those are for placeholders."""
     return {
-        "command_template": [sys.executable, "-I", "-c", code.replace("{", "{{").replace("}", "}}")],
+        "command_template": [sys.executable, "-I", "-c", code],
         "agent": dialect,
         **more,
     }
