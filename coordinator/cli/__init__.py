@@ -62,7 +62,8 @@ def _run() -> int:
             return EXIT_OK
         return end.code if isinstance(end.code, int) else EXIT_OK
     except CoordinatorError as error:
-        print(str(error), file=sys.stderr)
+        text = str(error)
+        print(text if text.endswith((".", "!", "?")) else f"{text}.", file=sys.stderr)
         return exit_code(error)
     except Exception as error:  # noqa: BLE001  # the last resort: a user never sees a traceback unless they ask for it
         return _bug(error)

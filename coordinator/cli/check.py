@@ -29,14 +29,15 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         warnings = list(source.current.settings.warnings())
         print_json({"config": str(config), "valid": True, "problems": [], "warnings": warnings})
         return
-    loaded = source.current
-    repositories = [repository.full_name for repository in loaded.settings.all_repositories()]
-    typer.echo(
-        f"{config} can be used (version {loaded.version}): {_count(len(repositories), 'repository', 'repositories')} "
-        f"({', '.join(repositories)}), {_count(len(loaded.settings.providers), 'provider')}, "
-        f"{_count(len(loaded.settings.routing.rules), 'routing rule')}."
+    settings = source.current.settings
+    repositories = [repository.full_name for repository in settings.all_repositories()]
+    parts = (
+        f"{_count(len(repositories), 'repository', 'repositories')} ({', '.join(repositories)})",
+        _count(len(settings.providers), "provider"),
+        _count(len(settings.routing.rules), "routing rule"),
     )
-    for warning in loaded.settings.warnings():
+    typer.echo(f"{config} can be used (version {source.current.version}): {', '.join(parts)}.")
+    for warning in settings.warnings():
         typer.echo(f"Warning: {warning}")
 
 

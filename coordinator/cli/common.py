@@ -41,13 +41,18 @@ def settings_source(config: Path, environ: Mapping[str, str] | None = None) -> S
     return SettingsSource(config, environ)
 
 
+def has_state(loaded: LoadedSettings) -> bool:
+    """Whether a daemon has made a database here; of a server's database nobody knows before asking it."""
+    own_file = loaded.state_dir / "coordinator.db"
+    return loaded.settings.coordinator.database_url is not None or own_file.exists()
+
+
 @contextmanager
 def reading(loaded: LoadedSettings) -> Iterator[Store]:
     """The store for reading, beside a running daemon. Raises CoordinatorError when there is none yet."""
     from coordinator.store import Store
 
-    own_file = loaded.state_dir / "coordinator.db"
-    if loaded.settings.coordinator.database_url is None and not own_file.exists():
+    if not has_state(loaded):
         raise CoordinatorError(
             f"There is no state in {loaded.state_dir} yet: the daemon has not run with this configuration."
         )
@@ -66,7 +71,7 @@ def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
         return None
     try:
         status: dict[str, Any] = json.loads((loaded.state_dir / "daemon.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # it has only just started
         return {}
     return status
 
@@ -102,15 +107,18 @@ def _plain(value: Any) -> Any:
 
 
 def when(at: datetime | None, now: datetime) -> str:
-    """`in 42 s (14:03:10 UTC)`."""
+    """`in 42 s (14:03:10 UTC)`, with the time of day where the reader is."""
     if at is None:
         return "not before somebody acts"
-    seconds = max(0, round((at - now).total_seconds()))
-    text = (
-        f"{seconds} s"
-        if seconds < 120
-        else f"{seconds // 60} min"
-        if seconds < 7200
-        else f"{seconds // 3600} h"
-    )
-    return f"in {text} ({at:%H:%M:%S} UTC)"
+    seconds = round((at - now).total_seconds())
+    if seconds <= 0:
+        return "now"
+    if seconds < 120:
+        text = f"{seconds} s"
+    elif seconds < 7200:
+        text = f"{round(seconds / 60)} min"
+    else:
+        text = f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+    local = at.astimezone()
+    day = "" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d} "
+    return f"in {text} ({day}{local:%H:%M:%S %Z})"

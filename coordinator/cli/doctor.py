@@ -14,16 +14,18 @@ import typer
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from coordinator.github import GitHub
     from coordinator.settings import LoadedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the report. `ok` None means: works, but look at it."""
+    """One line of the report. `ok` None means: works, but look at it. `mend` says what to do."""
 
     check: str
     ok: bool | None
     text: str
+    mend: str | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -31,18 +33,29 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Check programs, configuration, GitHub access, providers and state; exit code 1 if something is missing."""
+    """Check programs, configuration, GitHub access, providers and state; exit code 1 if one is missing."""
     from coordinator.cli.common import print_json
 
     findings = list(examine(config))
+    problems = sum(finding.ok is False for finding in findings)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            mark = {True: "✓", False: "✗", None: "!"}[finding.ok]
-            typer.echo(f"  {mark} {finding.check:<14} {finding.text}")
-    if any(finding.ok is False for finding in findings):
+            _show(finding)
+        many = "1 problem" if problems == 1 else f"{problems} problems"
+        typer.echo(f"\n{many} to mend." if problems else "\nEverything is in place.")
+    if problems:
         raise typer.Exit(1)
+
+
+def _show(finding: Finding) -> None:
+    from coordinator.logs import printable
+
+    mark, colour = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}[finding.ok]
+    typer.echo(f"  {typer.style(mark, fg=colour)} {finding.check:<14} {printable(finding.text)}")
+    if finding.mend:
+        typer.echo(f"    {'':<14} → {printable(finding.mend)}")
 
 
 def examine(config: Path) -> Iterator[Finding]:
@@ -66,11 +79,9 @@ def examine(config: Path) -> Iterator[Finding]:
 def _git() -> Finding:
     program = shutil.which("git")
     if program is None:
-        return Finding(check="git", ok=False, text="git is not on PATH; install it")
-    version = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return Finding(check="git", ok=True, text=version)
+        return Finding(check="git", ok=False, text="git is not on PATH", mend="install git")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return Finding(check="git", ok=done.returncode == 0, text=(done.stdout or done.stderr).strip())
 
 
 def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
@@ -78,11 +89,12 @@ def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
 
     from adw_modules.config import check_environment, check_runnable
 
-    problems = check_runnable(loaded.settings) + check_environment(loaded.settings, os.environ)
+    source = str(loaded.path)
+    problems = check_runnable(loaded.settings, source=source) + check_environment(loaded.settings, os.environ)
     for problem in problems:
         yield Finding(check="configuration", ok=False, text=problem)
     if not problems:
-        yield Finding(check="configuration", ok=True, text=f"{loaded.path} (version {loaded.version})")
+        yield Finding(check="configuration", ok=True, text=f"{source} (version {loaded.version})")
     for warning in loaded.settings.warnings():
         yield Finding(check="configuration", ok=None, text=warning)
 
@@ -91,39 +103,50 @@ def _providers(loaded: LoadedSettings) -> Iterator[Finding]:
     from adw_modules.providers import ProviderManager
 
     manager = ProviderManager(loaded.settings, project_root=loaded.project_root)
-    for name in loaded.settings.providers:
+    for name, provider in loaded.settings.providers.items():
         availability = manager.availability(name)
-        text = f"{name} is available" if availability.available else f"{name}: {availability.reason}"
-        needed = loaded.settings.providers[name].enabled
-        yield Finding(
-            check="provider", ok=True if availability.available else (False if needed else None), text=text
-        )
+        if availability.available:
+            yield Finding(check="provider", ok=True, text=f"{name} is available")
+        elif not provider.enabled:
+            yield Finding(check="provider", ok=None, text=f"{name}: {availability.reason}")
+        else:
+            mend = f"mend that, or set providers.{name}.enabled = false"
+            yield Finding(check="provider", ok=False, text=f"{name}: {availability.reason}", mend=mend)
 
 
 def _state(loaded: LoadedSettings) -> Iterator[Finding]:
     from adw_modules.errors import StoreError
-    from coordinator.cli.common import daemon_status, reading
+    from coordinator.cli.common import daemon_status
     from coordinator.store import StatePaths
 
     daemon = daemon_status(loaded)
-    text = f"a daemon runs (pid {daemon.get('pid')})" if daemon is not None else "no daemon runs"
-    yield Finding(check="daemon", ok=True if daemon is not None else None, text=text)
+    if daemon is None:
+        yield Finding(check="daemon", ok=None, text="no daemon runs", mend="start it with `coordinator run`")
+    else:
+        yield Finding(check="daemon", ok=True, text=f"a daemon runs (process {daemon.get('pid', 'unknown')})")
     if daemon and daemon.get("config_error"):
-        yield Finding(
-            check="daemon", ok=False, text=f"runs on an older configuration: {daemon['config_error']}"
-        )
+        text = f"it runs on an older configuration: {daemon['config_error']}"
+        yield Finding(check="daemon", ok=False, text=text, mend="correct the file; it is taken at once")
     try:
         StatePaths(loaded.state_dir).check()
-        if (loaded.state_dir / "coordinator.db").exists():
-            with reading(loaded) as store:
-                counts = ", ".join(
-                    f"{count} {state.value}" for state, count in store.counts_by_state().items()
-                )
-            yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: {counts or 'no tasks yet'}")
-        else:
-            yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: nothing yet")
+        yield from _store(loaded)
     except StoreError as error:
         yield Finding(check="store", ok=False, text=str(error))
+
+
+def _store(loaded: LoadedSettings) -> Iterator[Finding]:
+    from coordinator.cli.common import has_state, reading
+
+    if not has_state(loaded):
+        yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: nothing yet")
+        return
+    with reading(loaded) as store:
+        counts = [f"{count} {state.value}" for state, count in store.counts_by_state().items() if count]
+        unpublished = store.dead_outbox()
+    yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: {', '.join(counts) or 'no tasks yet'}")
+    for item in unpublished:
+        text = f"a {item.kind.replace('_', ' ')} could not be written to GitHub: {item.error}"
+        yield Finding(check="store", ok=None, text=text, mend="`coordinator status` says of which task")
 
 
 def _github(loaded: LoadedSettings) -> Iterator[Finding]:
@@ -131,49 +154,46 @@ def _github(loaded: LoadedSettings) -> Iterator[Finding]:
     import os
 
     token = os.environ.get(loaded.settings.github.token_env)
-    if not token:
-        return
-    for finding in asyncio.run(_ask_github(loaded, token)):
-        yield finding
+    if token:
+        yield from asyncio.run(_ask_github(loaded, token))
 
 
 async def _ask_github(loaded: LoadedSettings, token: str) -> list[Finding]:
-    from adw_modules.errors import CoordinatorError
+    from adw_modules.errors import CoordinatorError, GitHubRefused
     from coordinator.clock import utc_now
     from coordinator.github import GitHub
 
-    settings, findings = loaded.settings.github, []
+    settings = loaded.settings.github
     github = GitHub(
         api_url=settings.api_url, token=token, timeout_seconds=settings.request_timeout_seconds, now=utc_now
     )
     try:
         account = await github.whoami()
-        findings.append(
+        findings = [
             Finding(check="github", ok=True, text=f"{settings.api_url} answers; you are {account.login}")
-        )
-        for repository in loaded.settings.all_repositories():
-            findings.append(await _ask_repository(github, repository.full_name, account.login))
+        ]
+        names = [repository.full_name for repository in loaded.settings.all_repositories()]
+        return findings + [await _ask_repository(github, name, account.login) for name in names]
+    except GitHubRefused as error:
+        mend = f"put a valid token into {settings.token_env}" if error.status == 401 else None
+        return [Finding(check="github", ok=False, text=str(error), mend=mend)]
     except CoordinatorError as error:
-        findings.append(Finding(check="github", ok=False, text=str(error)))
+        mend = f"look at the network and at github.api_url ({settings.api_url})"
+        return [Finding(check="github", ok=False, text=str(error), mend=mend)]
     finally:
         github.close()
-    return findings
 
 
-async def _ask_repository(github: object, name: str, login: str) -> Finding:
+async def _ask_repository(github: GitHub, name: str, login: str) -> Finding:
     from adw_modules.errors import CoordinatorError
     from adw_modules.tasks.intake import WRITE_PERMISSIONS
-    from coordinator.github import GitHub
 
-    assert isinstance(github, GitHub)
+    needs = "the token needs contents, issues and pull requests: write"
     try:
         permission = (await github.permission(name, login)).permission
     except CoordinatorError as error:
-        return Finding(check="repository", ok=False, text=f"{name}: {error}")
+        return Finding(check="repository", ok=False, text=f"{name}: {error}", mend=needs)
     if permission in WRITE_PERMISSIONS:
         return Finding(check="repository", ok=True, text=f"{name}: {login} may write")
-    return Finding(
-        check="repository",
-        ok=False,
-        text=f"{name}: {login} has {permission} access; the token needs contents, issues and pull requests: write",
-    )
+    text = f"{name}: {login} has {permission} access"
+    return Finding(check="repository", ok=False, text=text, mend=needs)

@@ -7,11 +7,14 @@ the request is taken at its next start: one path, nothing lost.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, IssueArgument, JsonOption
+
+if TYPE_CHECKING:
+    from coordinator.store import Store
 
 ANSWER_SECONDS = 5.0
 
@@ -56,33 +59,33 @@ def _request(config: Path, verb: str, issue: str | None, argument: str | None, a
     loaded = settings_source(config).current
     with reading(loaded) as store:
         task = find_task(store, issue) if issue is not None else None
-    store = Store.open(loaded.database_url, now=utc_now())
-    try:
+    is_running = daemon_status(loaded) is not None
+    # Beside a daemon only the daemon may change the schema.
+    with Store.open(loaded.database_url, now=utc_now(), migrate=not is_running) as store:
         request_id = store.add_request(verb, task.task_id if task else None, argument, utc_now())
         StatePaths(loaded.state_dir).touch_wake()
-        running = daemon_status(loaded) is not None
-        answer = _wait_for_answer(store, request_id) if running else None
-    finally:
-        store.close()
-    text = answer or (
-        "The request is recorded; the daemon has not answered yet and will take it."
-        if running
-        else "The request is recorded; no daemon runs, so it is taken when one starts."
-    )
+        answer = _wait_for_answer(store, request_id) if is_running else None
     if as_json:
-        print_json(
-            {"request": request_id, "verb": verb, "task": task.name if task else None, "answer": answer}
-        )
+        name = task.name if task else None
+        print_json({"request": request_id, "verb": verb, "task": name, "answer": answer})
     else:
-        typer.echo(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
+        typer.echo(_sentence(answer, task.name if task else None, is_running=is_running))
 
 
-def _wait_for_answer(store: object, request_id: int) -> str | None:
+def _sentence(answer: str | None, name: str | None, *, is_running: bool) -> str:
+    if answer is None and is_running:
+        return "The request is recorded; the daemon has not answered yet and will take it."
+    if answer is None:
+        return "The request is recorded; no daemon runs, so it is taken when one starts."
+    is_name_first = name is not None and answer.startswith(name)
+    return (answer if is_name_first else answer[:1].upper() + answer[1:]) + (
+        "" if answer.endswith(".") else "."
+    )
+
+
+def _wait_for_answer(store: Store, request_id: int) -> str | None:
     import time
 
-    from coordinator.store import Store
-
-    assert isinstance(store, Store)
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline:
         answer = store.request_answer(request_id)

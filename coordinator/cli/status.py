@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,16 @@ import typer
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from adw_modules.tasks.model import Task
     from coordinator.settings import LoadedSettings
     from coordinator.store import Store
+
+WIDE = 120  # columns from which routing has columns of its own
+GAP = 2  # columns between two columns
+WIDTH_OF_A_FILE = 160  # columns, where the output is not a terminal
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +44,9 @@ def status(
         _show(facts, utc_now())
 
 
+# -- facts ----------------------------------------------------------------------------------------------
+
+
 def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]:
     """Everything the screen shows, as plain data."""
     from coordinator.cli.common import daemon_status, reading
@@ -47,7 +59,8 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
             "daemon": {"running": daemon is not None, **(daemon or {})},
             "paused": store.get_state(PAUSED) is not None,
             "counts": {state.value: count for state, count in store.counts_by_state().items()},
-            "tasks": [_task_row(store, task) for task in store.tasks(None, limit)],
+            "tasks": [_task_facts(store, task) for task in _shown_tasks(store, limit)],
+            "unpublished": [_unpublished(store, item) for item in store.dead_outbox()],
             "last_24_hours": {
                 "runs": totals.runs,
                 "input_tokens": totals.tokens.total - totals.tokens.output,
@@ -58,12 +71,32 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
         }
 
 
-def _task_row(store: Store, task: Any) -> dict[str, Any]:
+def _shown_tasks(store: Store, limit: int) -> list[Task]:
+    """What runs or waits first, in the order of its turn; then what has ended, the newest first."""
+    from adw_modules.tasks.model import TaskState
+
+    order = (TaskState.RUNNING, TaskState.QUEUED, TaskState.RETRY_WAIT, TaskState.BLOCKED)
+    active = store.tasks(order, limit=10_000)
+    active.sort(
+        key=lambda task: (
+            order.index(task.state),
+            task.priority,
+            task.wake_at or task.created_at,
+            task.task_id,
+        )
+    )
+    ended = store.tasks([state for state in TaskState if state.is_terminal], limit)
+    return [*active, *sorted(ended, key=lambda task: task.updated_at, reverse=True)][:limit]
+
+
+def _task_facts(store: Store, task: Task) -> dict[str, Any]:
     runs = store.runs_of(task.task_id)
     last = runs[-1] if runs else None
     return {
         "task": task.name,
         "repo": task.repo,
+        "issue": task.issue_number,
+        "url": task.url,
         "title": task.title,
         "state": task.state.value,
         "priority": task.priority.word,
@@ -79,66 +112,175 @@ def _task_row(store: Store, task: Any) -> dict[str, Any]:
     }
 
 
+def _unpublished(store: Store, item: Any) -> dict[str, Any]:
+    task = store.get_task(item.task_id)
+    return {"task": task.name if task else None, "what": str(item.kind), "error": item.error}
+
+
+# -- the screen -----------------------------------------------------------------------------------------
+
+
 def _show(facts: dict[str, Any], now: datetime) -> None:
+    import sys
+
     from rich.console import Console
-    from rich.markup import escape
 
-    console = Console(highlight=False)
-    daemon = facts["daemon"]
-    if daemon["running"]:
-        console.print(
-            f"[green]●[/] running (pid {daemon.get('pid')}), configuration {daemon.get('config_version')}"
-        )
-    else:
-        console.print("[yellow]○[/] no daemon runs; `coordinator run` starts one")
-    if daemon.get("config_error"):
-        console.print(f"[red]The configuration file was not taken:[/] {escape(daemon['config_error'])}")
-    if facts["paused"]:
-        console.print("[yellow]Paused:[/] no new runs are started until `coordinator resume`")
-    for name, repository in daemon.get("repositories", {}).items():
-        console.print(_repository_line(name, repository, now))
-    console.print(_task_table(facts["tasks"], now))
-    counts = ", ".join(f"{count} {state}" for state, count in facts["counts"].items()) or "no tasks yet"
-    day = facts["last_24_hours"]
-    unknown = f" and {day['runs_of_unknown_cost']} of unknown cost" if day["runs_of_unknown_cost"] else ""
-    console.print(
-        f"{counts}. Last 24 hours: {day['runs']} runs, {day['input_tokens']:,} tokens in, "
-        f"{day['output_tokens']:,} out, ${day['cost_usd']:.4f}{unknown}."
+    console = Console(
+        highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else _columns_of_a_file()
     )
+    for line in _head(facts, now):
+        console.print(line)
+    if facts["tasks"]:
+        console.print(_task_table(facts["tasks"], now, console.width))
+    for remark in _foot(facts):
+        console.print(remark, soft_wrap=True)
 
 
-def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> str:
-    from rich.markup import escape
+def _columns_of_a_file() -> int:
+    import os
+
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else WIDTH_OF_A_FILE
+
+
+def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
+    from rich.text import Text
 
     from coordinator.cli.common import when
 
-    next_poll = repository["next_poll_at"]
-    line = (
-        f"  {escape(name)}: next poll {when(datetime.fromisoformat(next_poll), now) if next_poll else 'now'}"
+    daemon = facts["daemon"]
+    if daemon["running"]:
+        version = f", configuration {daemon['config_version']}" if "config_version" in daemon else ""
+        yield Text.assemble(("● ", "green"), f"running (process {daemon.get('pid', 'unknown')}{version})")
+    else:
+        yield Text.assemble(("○ ", "yellow"), "no daemon runs; `coordinator run` starts one")
+    if daemon.get("config_error"):
+        yield Text.assemble(
+            ("  The configuration file was not taken: ", "red"), _one_line(daemon["config_error"])
+        )
+    if facts["paused"]:
+        yield Text.assemble(("  Paused: ", "yellow"), "no new runs are started until `coordinator resume`")
+    limit = (daemon.get("github") or {}).get("blocked_until")
+    if limit:
+        until = when(datetime.fromisoformat(limit), now)
+        yield Text.assemble(("  GitHub is asked again ", "yellow"), f"{until}: {daemon['github']['reason']}")
+    for name, repository in daemon.get("repositories", {}).items():
+        yield _repository_line(name, repository, now)
+
+
+def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> Text:
+    from rich.text import Text
+
+    from coordinator.cli.common import when
+
+    at = repository["next_poll_at"]
+    line = Text(f"  {name}: next poll {when(datetime.fromisoformat(at), now) if at else 'now'}")
+    return (
+        line.append(f"  {_one_line(repository['last_error'])}", "red") if repository["last_error"] else line
     )
-    return line + (f" [red]{escape(repository['last_error'])}[/]" if repository["last_error"] else "")
 
 
-def _task_table(tasks: list[dict[str, Any]], now: datetime) -> Any:
+def _foot(facts: dict[str, Any]) -> Iterator[str | Text]:
+    from rich.text import Text
+
+    for item in facts["unpublished"]:
+        what = f"  {item['task']}: the {item['what'].replace('_', ' ')} could not be written to GitHub: "
+        yield Text.assemble((what, "red"), _one_line(str(item["error"])))
+    hidden = sum(facts["counts"].values()) - len(facts["tasks"])
+    if hidden > 0:
+        yield f"… and {hidden} more; --limit shows them"
+    yield from ("", _sums(facts))
+
+
+def _sums(facts: dict[str, Any]) -> str:
     from rich.markup import escape
+
+    counts = ", ".join(f"{count} {state}" for state, count in facts["counts"].items() if count)
+    day = facts["last_24_hours"]
+    unknown = day["runs_of_unknown_cost"]
+    cost = f"${day['cost_usd']:.4f}" + (f" and {unknown} of unknown cost" if unknown else "")
+    used = f"{day['input_tokens']:,} tokens in, {day['output_tokens']:,} out, {cost}"
+    return escape(f"{counts or 'No tasks yet'}. Last 24 hours: {day['runs']} runs, {used}.")
+
+
+_STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "blocked": "yellow",
+    "retry_wait": "yellow",
+}
+
+
+def _task_table(tasks: list[dict[str, Any]], now: datetime, width: int) -> Table:
+    """One line a task where there is room; else two, and the routing only of what runs."""
     from rich.table import Table
 
-    colours = {
-        "running": "cyan",
-        "succeeded": "green",
-        "failed": "red",
-        "blocked": "yellow",
-        "retry_wait": "yellow",
-    }
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("task", "state", "priority", "provider/model", "rule", "attempts", "note"):
-        table.add_column(column, overflow="fold")
+    is_wide = width >= WIDE
+    names = min(24, max(4, *(len(row["task"]) for row in tasks)))
+    columns = {"task": names, "state": 10}
+    if is_wide:
+        columns |= {"priority": 8, "att.": 4, "title": 0}
+        columns |= {"provider/model": min(30, max(14, *(len(_target(row)) for row in tasks)))}
+    room = width - sum(columns.values()) - GAP * len(columns)
+    if is_wide:
+        columns["title"] = room * 2 // 5
+    columns["note" if is_wide else "title and note"] = room - columns.get("title", 0)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for name, wide in columns.items():
+        table.add_column(name, width=wide, no_wrap=True, overflow="ellipsis")
     for row in tasks:
-        colour = colours.get(row["state"], "white")
-        target = f"{row['provider']}/{row['model']}" if row["provider"] else ""
-        note = row["pull_request"] or row["cause"] or row["title"]
-        if row["state"] == "running" and row["started_at"]:
-            note = f"for {int((now - row['started_at']).total_seconds())} s: {row['title']}"
-        cells = (row["priority"], target, row["rule"] or "", str(row["attempts"]), note)
-        table.add_row(escape(row["task"]), f"[{colour}]{row['state']}[/]", *(escape(cell) for cell in cells))
+        table.add_row(*(_wide_cells(row, now) if is_wide else _narrow_cells(row, now)))
     return table
+
+
+def _wide_cells(row: dict[str, Any], now: datetime) -> tuple[Text, ...]:
+    from rich.text import Text
+
+    facts = (row["priority"], str(row["attempts"]), _one_line(row["title"]), _target(row), _note(row, now))
+    return Text(row["task"]), _state(row), *(Text(fact) for fact in facts)
+
+
+def _narrow_cells(row: dict[str, Any], now: datetime) -> tuple[Text, ...]:
+    from rich.text import Text
+
+    note = Text(_one_line(row["title"])).append(f"\n{_note(row, now, with_target=True)}", "dim")
+    return Text(row["task"]), _state(row), note
+
+
+def _state(row: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    return Text(row["state"], style=_STYLES.get(row["state"], ""))
+
+
+def _target(row: dict[str, Any]) -> str:
+    return f"{row['provider']}/{row['model']}" if row["provider"] else ""
+
+
+def _note(row: dict[str, Any], now: datetime, *, with_target: bool = False) -> str:
+    """What matters most about a task in its state."""
+    from coordinator.cli.common import when
+
+    cause = _one_line(row["cause"] or "")
+    match row["state"]:
+        case "running":
+            since = (
+                f"for {int((now - row['started_at']).total_seconds())} s" if row["started_at"] else "starting"
+            )
+            return f"{since} on {_target(row)}" if with_target else since
+        case "succeeded":
+            return row["pull_request"] or "its pull request is being opened"
+        case "retry_wait" | "blocked":
+            soon = f"{when(row['wake_at'], now)}: " if row["wake_at"] else ""
+            return soon + cause
+        case "queued":
+            return "waits for a free slot" + (f" (last: {cause})" if cause else "")
+        case _:
+            return cause
+
+
+def _one_line(text: str) -> str:
+    from coordinator.logs import printable
+
+    return printable(" ".join(text.split()))

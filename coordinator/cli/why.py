@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
     """Say in one sentence why a task is (not) running, and when it will be looked at again."""
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
     from coordinator.clock import utc_now
+    from coordinator.logs import printable
     from coordinator.store import PAUSED
 
     source = settings_source(config)
@@ -28,85 +30,127 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
     with reading(source.current) as store:
         task = find_task(store, issue)
         runs = store.runs_of(task.task_id)
-        paused = store.get_state(PAUSED) is not None
-        limit = source.current.settings.coordinator.max_concurrent_workers
-        running = len(store.open_runs())
+        circumstances = Circumstances(
+            daemon=daemon,
+            is_paused=store.get_state(PAUSED) is not None,
+            busy=len(store.open_runs()),
+            slots=source.current.settings.coordinator.max_concurrent_workers,
+            now=utc_now(),
+        )
         decision = store.decision_of(runs[-1].run_id) if runs else None
-    sentence = explain(
-        task, runs[-1] if runs else None, daemon=daemon, paused=paused, slots=(running, limit), now=utc_now()
-    )
+    sentence = printable(explain(task, runs[-1] if runs else None, circumstances))
     if as_json:
-        trace = [] if decision is None else decision.trace
         print_json(
             {
                 "task": task.name,
                 "state": task.state.value,
                 "why": sentence,
+                "cause": task.cause,
                 "wake_at": task.wake_at,
-                "rules": trace,
+                "rule": decision.rule if decision else None,
+                "rules": decision.trace if decision else [],
             }
         )
     else:
         typer.echo(sentence)
 
 
-def explain(
-    task: Task,
-    run: Run | None,
-    *,
-    daemon: dict[str, Any] | None,
-    paused: bool,
-    slots: tuple[int, int],
-    now: datetime,
-) -> str:
-    """The sentence. `slots` is (in use, limit); `daemon` is None when none runs."""
-    from adw_modules.tasks.intake import is_refused
-    from adw_modules.tasks.model import TaskState
-    from coordinator.cli.common import when
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What else decides whether a task starts. `daemon` is None when none runs."""
 
-    poll = _next_poll(task, daemon, now)
+    daemon: dict[str, Any] | None
+    is_paused: bool
+    busy: int
+    slots: int
+    now: datetime
+
+
+def explain(task: Task, run: Run | None, around: Circumstances) -> str:
+    """The sentence: what holds the task, and when or by what that changes."""
+    from adw_modules.tasks.model import TaskState
+
     match task.state:
         case TaskState.RUNNING:
-            target = (
-                f"{run.provider}/{run.model} (rule {run.rule or 'default'}, attempt {run.attempt})"
-                if run
-                else "?"
-            )
-            return f"{task.name} is running on {target}."
+            return f"{task.name} is running{_where(run, around.now)}."
         case TaskState.SUCCEEDED:
-            where = f": {task.pr_url}" if task.pr_url else "; its pull request is being opened"
-            return f"{task.name} is done{where}. It runs again when the label is removed and applied again."
-        case TaskState.FAILED | TaskState.CANCELLED:
-            cause = f" because {task.cause}" if task.cause else ""
-            return (
-                f"{task.name} {'failed' if task.state is TaskState.FAILED else 'was cancelled'}{cause}. It runs again "
-                f"after `coordinator retry {task.issue_number}` or when the label is removed and applied again."
+            result = (
+                f"its draft pull request is {task.pr_url}"
+                if task.pr_url
+                else "its pull request is being opened"
             )
+            return f"{task.name} is done, {result}; {_again(task)}."
+        case TaskState.FAILED:
+            return f"{task.name} failed{_because(task)}; {_again(task)}."
+        case TaskState.CANCELLED:
+            return f"{task.name} was cancelled{_because(task)}; {_again(task)}."
         case TaskState.RETRY_WAIT:
-            return f"{task.name} waits for its next attempt {when(task.wake_at, now)}: {task.cause}."
-        case TaskState.BLOCKED if is_refused(task):
-            return f"{task.name} was {task.cause}. {poll}"
+            return f"{task.name} waits for its next attempt{_because(task)}; {_next_look(task, around)}."
         case TaskState.BLOCKED:
-            return f"{task.name} is blocked: {task.cause}. Looked at again {when(task.wake_at, now)}."
+            return _why_blocked(task, around)
         case TaskState.QUEUED:
-            return f"{task.name} is queued: {_why_queued(daemon, paused, slots)}."
+            return f"{task.name} is queued: {_why_queued(around)}."
 
 
-def _why_queued(daemon: dict[str, Any] | None, paused: bool, slots: tuple[int, int]) -> str:
-    if daemon is None:
-        return "no daemon runs; it starts with `coordinator run`"
-    if paused:
-        return "Coordinator is paused; it starts after `coordinator resume`"
-    used, limit = slots
-    if used >= limit:
-        return f"all {limit} worker slots are busy; it starts when one is free"
-    return "it is about to start, or its provider's slots are busy"
+def _where(run: Run | None, now: datetime) -> str:
+    if run is None:
+        return ""
+    since = f", for {int((now - run.started_at).total_seconds())} s" if run.started_at else ", starting"
+    return f" on {run.provider}/{run.model} (rule {run.rule or 'default'}, attempt {run.attempt}{since})"
 
 
-def _next_poll(task: Task, daemon: dict[str, Any] | None, now: datetime) -> str:
+def _because(task: Task) -> str:
+    cause = " ".join((task.cause or "").split()).rstrip(".")
+    return f": {cause}" if cause else ""
+
+
+def _again(task: Task) -> str:
+    retry = f"`coordinator retry {_as_argument(task)}`"
+    return f"it runs again after {retry} or when the label is removed and applied again"
+
+
+def _as_argument(task: Task) -> str:
+    """How to name it on the command line so that it is never ambiguous."""
+    return str(task.issue_number) if "/" not in task.name else f"{task.repo}#{task.issue_number}"
+
+
+def _next_look(task: Task, around: Circumstances) -> str:
     from coordinator.cli.common import when
 
-    repository = (daemon or {}).get("repositories", {}).get(task.repo)
-    if not repository or not repository["next_poll_at"]:
-        return "It is looked at again when the daemon polls."
-    return f"It is looked at again {when(datetime.fromisoformat(repository['next_poll_at']), now)} if the label changes."
+    if task.wake_at is None:
+        return f"it is not looked at again before `coordinator retry {_as_argument(task)}` or a new label"
+    if around.daemon is None:
+        return "it is looked at again once `coordinator run` is started: no daemon runs now"
+    paused = ", but Coordinator is paused until `coordinator resume`" if around.is_paused else ""
+    return f"it is looked at again {when(task.wake_at, around.now)}{paused}"
+
+
+def _why_blocked(task: Task, around: Circumstances) -> str:
+    from adw_modules.tasks.intake import is_refused
+
+    if not is_refused(task):
+        return f"{task.name} is blocked{_because(task)}; {_next_look(task, around)}."
+    cause = " ".join((task.cause or "").split()).rstrip(".")
+    return f"{task.name} was {cause}; {_next_poll(task, around)}."
+
+
+def _next_poll(task: Task, around: Circumstances) -> str:
+    from coordinator.cli.common import when
+
+    if around.daemon is None:
+        return "it is looked at again at the first poll of the next `coordinator run`"
+    repository = around.daemon.get("repositories", {}).get(task.repo)
+    at = repository["next_poll_at"] if repository else None
+    soon = when(datetime.fromisoformat(at), around.now) if at else "now"
+    return f"it is looked at again at the next poll, {soon}"
+
+
+def _why_queued(around: Circumstances) -> str:
+    if around.daemon is None:
+        return "no daemon runs, it starts with `coordinator run`"
+    if around.is_paused:
+        return "Coordinator is paused, it starts after `coordinator resume`"
+    if around.busy >= around.slots:
+        slots = f"all {around.slots} worker slots are" if around.slots > 1 else "the only worker slot is"
+        return f"{slots} busy, it starts when one is free and nothing more urgent waits"
+    return "it is about to start, or waits for a free slot of its provider"
