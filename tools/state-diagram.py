@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the states of a task and the moves between them as a Mermaid diagram, drawn from the code's own table."""
+"""Print the states of a task and the moves between them as a Mermaid diagram."""
 
 import argparse
 
