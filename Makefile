@@ -41,15 +41,15 @@ test: $(DEV) ## The test suite
 	$(BIN)/python -m pytest -n 2 -m "not github and not agents"
 
 test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
-	$(BIN)/python -m pytest -m github
+	$(BIN)/python -m pytest -m github tests/github_emulate
 
 test-agents: $(DEV) $(NPM) ## With the real Claude CLI and a local model server (needs Node; skips with a reason without it)
-	$(BIN)/python -m pytest -m agents
+	$(BIN)/python -m pytest -n 2 -m agents tests/agents
 
-# Without Node the tests say why they skip, so a missing npm is no error here.
+# Without Node the tests say why they skip, so a missing npm is no error here. The mark is left only by an
+# installation, so that the programs come as soon as there is a Node.
 $(NPM): tests/npm/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --no-audit --no-fund --loglevel=error; else mkdir -p $(@D); fi
-	@touch $@
+	@if command -v npm >/dev/null; then npm ci --prefix tests/npm --no-audit --no-fund --loglevel=error && touch $@; fi
 
 check: format lint types layers test ## Format, lint, types, import layers, tests
 

@@ -294,7 +294,7 @@ def commands(world: World) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("text", ["/help", "/clear\nand write HELLO.md", "/init"])
+@pytest.mark.parametrize("text", ["/help", "/clear\nand write HELLO.md"])
 def test_an_issue_that_begins_with_a_slash_command_is_still_work(
     play: Play, stub: StubLLM, text: str
 ) -> None:
