@@ -55,7 +55,8 @@ def test_sigterm_while_git_hangs_ends_the_daemon_within_five_seconds(
     assert seconds < 5
 
 
-def test_sigterm_while_github_hangs_ends_the_daemon_within_five_seconds(world: World) -> None:
+def test_sigterm_while_github_hangs_waits_for_the_time_out_of_one_request_and_no_longer(a_world) -> None:
+    world: World = a_world(github={"request_timeout_seconds": 2})
     hanging = world.server.faults.add(Fault(match="GET /repos/octo/hello/issues", **NEVER_ANSWERED))
     world.start_process()
     world.until(lambda: world.server.faults.hits(hanging), "the listing hangs")

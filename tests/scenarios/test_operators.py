@@ -18,7 +18,7 @@ def test_retry_cancel_pause_and_resume_reach_a_daemon_that_is_another_process(a_
     world.until_working(waiting)
 
     assert "o new runs" in world.cli("pause")
-    assert world.cli("retry", str(failing)) == f"Gh-{failing} is queued again."
+    assert world.cli("retry", str(failing)) == f"gh-{failing} is queued again."
     world.until_state(failing, "queued")
     world.until_polls(2)
     assert world.starts(failing) == 1
@@ -32,7 +32,7 @@ def test_retry_cancel_pause_and_resume_reach_a_daemon_that_is_another_process(a_
 
     assert (
         world.cli("cancel", str(waiting), "--reason", "no longer wanted")
-        == f"Gh-{waiting} is being cancelled."
+        == f"gh-{waiting} is being cancelled."
     )
     world.until_state(waiting, "cancelled")
     world.until_quiet()
