@@ -1,0 +1,80 @@
+"""Reading and writing in directories where an agent may have put anything, links above all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adw_modules.errors import WorkspaceError
+
+_NOTE_LINES = 20
+_NOTE_BYTES = 4096
+
+
+@contextmanager
+def plain_os_errors(doing: str) -> Iterator[None]:
+    """Translate what the file system says (disk full, permission) into our one error."""
+    try:
+        yield
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise WorkspaceError(f"{doing} failed: {error.strerror or error}{place}") from error
+
+
+def inside(root: Path, relative: Path) -> Path:
+    """`root/relative` if no part of it below root is a symbolic link; root itself is resolved already."""
+    path = root
+    for part in relative.parts:
+        path = path / part
+        if part == ".." or path.is_symlink():
+            raise WorkspaceError(f"{path} is a link; Coordinator does not leave {root} by links.")
+    return path
+
+
+def is_real_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all, and never through a link that somebody put there."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def restore(path: Path, text: str) -> None:
+    """Put the file back if anybody changed it; one small read if not."""
+    try:
+        if not path.is_symlink() and path.read_text() == text:
+            return
+    except (FileNotFoundError, UnicodeDecodeError):
+        path.parent.mkdir(exist_ok=True)
+    write_text(path, text)
+
+
+def read_text(path: Path) -> str:
+    """The stripped text of a small file; empty when it is missing or not a plain file."""
+    if path.is_symlink() or not path.is_file():
+        return ""
+    return path.read_text(errors="replace").strip()
+
+
+def read_note(path: Path) -> str | None:
+    """The first lines of a note; None without a plain file there (a link could show us any file)."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        text = file.read(_NOTE_BYTES).decode(errors="replace")
+    return "\n".join(text.splitlines()[:_NOTE_LINES]).strip()

@@ -1,0 +1,246 @@
+"""Running git, without trust in any file that an agent can write.
+
+Before each command our files are put back; hooks are off, the environment is clean, and git is told where the
+repository is. The GitHub token is only in the environment of the one command that needs it; it is never in a
+URL, an argument or a file. Must not know what the commands are for.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adw_modules.errors import WorkspaceError
+from coordinator.workspaces.files import restore
+from coordinator.workspaces.places import BLOCKED_FILE, Mirror, Tree
+
+FETCH_REFSPEC = "+refs/heads/*:refs/remotes/origin/*"
+SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+NETWORK_TIMEOUT_SECONDS = 900.0  # the first fetch of a large repository; silence ends far sooner
+LOCAL_TIMEOUT_SECONDS = 120.0
+
+_SAYS_NOTHING = re.compile(
+    r"fatal: Could not read from remote|Please make sure you have|and the repository exists"
+)
+
+# What git may inherit from the daemon: where programs, keys, proxies and certificates are. No credentials.
+# fmt: off
+_INHERITED = (
+    "PATH", "HOME", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO",
+    "CURL_CA_BUNDLE", "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy",
+    "NO_PROXY",
+)
+# fmt: on
+
+_FIXED_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",  # messages are read by us and shown to operators: one language
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",  # outranks protocol.* in any config: no `ext::`
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+    "GIT_EDITOR": ":",
+    "GIT_PAGER": "cat",
+}
+
+# Command scope outranks the mirror's config, which an agent can write.
+_FIXED_CONFIG = (
+    ("core.hooksPath", os.devnull),
+    ("core.fsmonitor", "false"),
+    ("core.attributesFile", os.devnull),
+    ("core.excludesFile", os.devnull),
+    ("core.askPass", ""),
+    ("credential.helper", ""),
+    ("commit.gpgSign", "false"),
+    ("push.gpgSign", "false"),
+    ("submodule.recurse", "false"),
+    ("gc.auto", "0"),  # collecting garbage beside running agents has lost objects elsewhere
+    ("maintenance.auto", "false"),
+    ("http.lowSpeedLimit", "1000"),
+    ("http.lowSpeedTime", "60"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitAuth:
+    """Credentials for one remote over HTTP. GitHub takes any token as password of `x-access-token`."""
+
+    secret: str = field(repr=False)
+    username: str = "x-access-token"
+
+    @property
+    def header(self) -> str:
+        pair = f"{self.username}:{self.secret}".encode()
+        return f"Authorization: Basic {base64.b64encode(pair).decode()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A git process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Git:
+    """The only place that starts git: clean environment, our config, bounded time."""
+
+    def __init__(self, user: tuple[str, str], environ: Mapping[str, str]) -> None:
+        self._user = user
+        self._environment = {name: environ[name] for name in _INHERITED if name in environ}
+        self._environment |= _FIXED_ENVIRONMENT
+        self._lock = threading.Lock()
+        self._network_processes: set[subprocess.Popen[str]] = set()
+        self._is_stopped = False
+
+    def read(self, where: Mirror | Tree, *arguments: str) -> str:
+        """What the command prints. Raises WorkspaceError if it fails."""
+        done = self.run(where, list(arguments))
+        if done.code:
+            raise WorkspaceError(f"git {_verb(arguments)} failed in {where.path}: {last_line(done.err)}")
+        return done.out
+
+    def succeeds(self, where: Mirror | Tree, *arguments: str) -> bool:
+        """For commands that answer yes or no by their exit code."""
+        return self.run(where, list(arguments)).code == 0
+
+    def run(
+        self,
+        where: Mirror | Tree,
+        arguments: list[str],
+        *,
+        auth: GitAuth | None = None,
+        is_network: bool = False,
+        stdin: str = "",
+    ) -> Finished:
+        """Run to the end, whatever the exit code. Raises WorkspaceError after the time limit."""
+        mirror = where.mirror if isinstance(where, Tree) else where
+        _seal(mirror, self._user)
+        environment = self._environment | _config_environment(mirror, auth) | _place_environment(where)
+        process = self._start(arguments, where.path, environment, is_network=is_network)
+        try:
+            limit = NETWORK_TIMEOUT_SECONDS if is_network else LOCAL_TIMEOUT_SECONDS
+            out, err = process.communicate(stdin, limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # git's helpers hold the pipes: end them too
+            process.communicate()
+            raise WorkspaceError(f"git {_verb(arguments)} did not end in time and was stopped.") from None
+        finally:
+            with self._lock:
+                self._network_processes.discard(process)
+        return Finished(code=process.returncode, out=out, err=err)
+
+    def stop(self) -> None:
+        """End running network commands and refuse new ones."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._network_processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def _start(
+        self, arguments: list[str], cwd: Path, environment: dict[str, str], *, is_network: bool
+    ) -> subprocess.Popen[str]:
+        with self._lock:
+            if is_network and self._is_stopped:
+                raise WorkspaceError(f"git {_verb(arguments)} was not started: Coordinator is stopping.")
+            process = subprocess.Popen(
+                ["git", *arguments],
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+            if is_network:
+                self._network_processes.add(process)
+            return process
+
+
+def last_line(text: str, auth: GitAuth | None = None) -> str:
+    """The last line of git's complaint that says something, without secrets."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _SAYS_NOTHING.match(line)]
+    told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
+    line = re.sub(r"^(fatal|error): ", "", told[-1]) if told else "git said nothing"
+    for secret in (auth.secret, auth.header.rsplit(" ", 1)[1]) if auth else ():
+        line = line.replace(secret, "[redacted]") if secret else line
+    return line[:500]
+
+
+def _verb(arguments: list[str] | tuple[str, ...]) -> str:
+    return next(argument for argument in arguments if not argument.startswith("-"))
+
+
+# The environment of one command
+
+
+def _place_environment(where: Mirror | Tree) -> dict[str, str]:
+    """Say where the repository is, so that git never follows a `.git` that an agent put somewhere."""
+    if isinstance(where, Mirror):
+        return {"GIT_DIR": str(where.path)}
+    return {"GIT_DIR": str(where.admin), "GIT_WORK_TREE": str(where.path)}
+
+
+def _config_environment(mirror: Mirror, auth: GitAuth | None) -> dict[str, str]:
+    """Settings for one command by environment: in argv every process could read the header."""
+    settings = list(_FIXED_CONFIG)
+    if auth is not None and mirror.remote_url.startswith(("https://", "http://")):
+        settings.append((f"http.{mirror.remote_url}.extraHeader", auth.header))
+    environment = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings):
+        environment[f"GIT_CONFIG_KEY_{index}"] = key
+        environment[f"GIT_CONFIG_VALUE_{index}"] = value
+    return environment
+
+
+# Files of ours in places that agents can write
+
+
+def _seal(mirror: Mirror, user: tuple[str, str]) -> None:
+    """Put back the mirror's config and ignore list if anybody changed them; two small reads if not."""
+    restore(mirror.path / "config", _mirror_config(mirror.remote_url, user))
+    restore(mirror.path / "info" / "exclude", f"/{BLOCKED_FILE}\n")
+    (mirror.path / "info" / "attributes").unlink(missing_ok=True)
+
+
+def _mirror_config(remote_url: str, user: tuple[str, str]) -> str:
+    """The mirror's config, byte for byte. Agents read it too: an identity, and nowhere to push to."""
+    name, email = user
+    return f"""\
+# Written by Coordinator before each of its git commands; changes do not last.
+[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = true
+\tlogAllRefUpdates = true
+[user]
+\tname = {_quoted(name)}
+\temail = {_quoted(email)}
+[remote "origin"]
+\turl = {_quoted(remote_url)}
+\tpushurl = {os.devnull}
+\tfetch = {FETCH_REFSPEC}
+\ttagOpt = --no-tags
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+"""
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"'

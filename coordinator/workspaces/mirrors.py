@@ -1,0 +1,177 @@
+"""Bare mirrors of the repositories: making, checking and fetching, and the one lock that each has.
+
+The lock is for fetches and for changing worktrees alike: at its end a fetch looks at the HEAD of every
+worktree, and fails on one half made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from adw_modules.errors import WorkspaceError
+from coordinator.workspaces.files import inside, is_real_directory, read_text, write_text
+from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line
+from coordinator.workspaces.places import Mirror, admins_of
+from coordinator.workspaces.quarantine import Quarantine
+
+_REPO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.{1,2}\Z)(?!.*\.git\Z)[A-Za-z0-9._-]+")
+_REMOTE_URL = re.compile(r"(?:https?|ssh|file)://\S+|/\S.*|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:\S+")
+
+# fmt: off
+_FETCH = [
+    "fetch", "--quiet", "--no-tags", "--prune", "--no-auto-maintenance", "--no-recurse-submodules",
+    "--no-write-fetch-head",
+]
+# fmt: on
+
+
+@dataclass(slots=True)
+class _Gate:
+    """The lock of one mirror, and what its last fetch came to."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    fetch_began: float = float("-inf")
+    fetch_error: str | None = None
+    remote_head: str | None = None  # the name of the remote's default branch at that fetch
+    is_checked: bool = False
+
+
+class Mirrors:
+    """All mirrors below one directory."""
+
+    def __init__(self, directory: Path, git: Git, quarantine: Quarantine) -> None:
+        self._directory = directory
+        self._git = git
+        self._quarantine = quarantine
+        self._lock = threading.Lock()
+        self._gates: dict[Path, _Gate] = {}
+
+    def ensure(self, repo: str, remote_url: str, auth: GitAuth | None, now: datetime) -> Mirror:
+        mirror = Mirror(path=self._path(repo), repo=repo, remote_url=_checked_url(remote_url))
+        gate = self._gate(mirror)
+        if gate.is_checked and self._is_whole(mirror, gate):
+            return mirror  # without waiting for a fetch that somebody else is doing
+        with gate.lock:
+            if os.path.lexists(mirror.path) and not self._is_whole(mirror, gate):
+                self._quarantine.take(mirror.path, f"{mirror.path} is not a whole git repository.", now)
+            if not os.path.lexists(mirror.path):
+                self._make(mirror, auth)
+            gate.is_checked = True
+        return mirror
+
+    def fetch(self, mirror: Mirror, auth: GitAuth | None, not_older_than: float | None) -> None:
+        gate = self._gate(mirror)
+        with gate.lock:
+            if not_older_than is None or gate.fetch_began < not_older_than:
+                gate.fetch_began, gate.fetch_error = time.monotonic(), None
+                try:
+                    gate.remote_head = self._fetch_with_head(mirror, auth)
+                except WorkspaceError as error:
+                    gate.fetch_error = str(error)
+            if gate.fetch_error is not None:
+                raise WorkspaceError(gate.fetch_error)
+
+    def lock(self, mirror: Mirror) -> threading.Lock:
+        """For whoever changes the mirror's worktrees."""
+        return self._gate(mirror).lock
+
+    def remote_head(self, mirror: Mirror) -> str | None:
+        """The name of the remote's default branch at the last fetch; None if it has no commit."""
+        return self._gate(mirror).remote_head
+
+    # Making and checking
+
+    def _path(self, repo: str) -> Path:
+        if not _REPO_NAME.fullmatch(repo):
+            raise WorkspaceError(f"{repo!r} is not a repository name of the form owner/name.")
+        return inside(self._directory, Path(f"{repo}.git"))
+
+    def _gate(self, mirror: Mirror) -> _Gate:
+        with self._lock:
+            return self._gates.setdefault(mirror.path, _Gate())
+
+    def _is_whole(self, mirror: Mirror, gate: _Gate) -> bool:
+        """The parts are there each time; git agrees once per process."""
+        parts = (mirror.path / "objects", mirror.path / "refs")
+        if not (mirror.path / "HEAD").is_file() or not all(is_real_directory(part) for part in parts):
+            return False
+        return gate.is_checked or self._git.succeeds(mirror, "rev-parse", "--git-dir")
+
+    def _make(self, mirror: Mirror, auth: GitAuth | None) -> None:
+        """Under another name until the first fetch has worked: a killed clone leaves nothing half made."""
+        making = self._directory / ".making"  # no owner's name can begin with a dot
+        making.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prefix = mirror.repo.replace("/", "+") + "+"
+        for leftover in making.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # a part of a copy; no worktree can hang on it
+        temporary = replace(mirror, path=Path(tempfile.mkdtemp(prefix=prefix, dir=making)))
+        try:
+            self._git.read(temporary, "init", "--quiet", "--bare", "--template=", "--initial-branch=main")
+            self._fetch_branches(temporary, auth)
+            mirror.path.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary.path.rename(mirror.path)
+        finally:
+            shutil.rmtree(temporary.path, ignore_errors=True)
+
+    # Fetching
+
+    def _fetch_with_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
+        """Fetch and, beside it, ask for the default branch's name, which git's fetch does not tell."""
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            head = beside.submit(self._ask_head, mirror, auth)
+            self._fetch_branches(mirror, auth)
+            return head.result()
+
+    def _fetch_branches(self, mirror: Mirror, auth: GitAuth | None) -> None:
+        arguments = [*_FETCH, mirror.remote_url, FETCH_REFSPEC]
+        done = self._git.run(mirror, arguments, auth=auth, is_network=True)
+        if done.code and "necessary objects" in done.err and self._unhinge_damaged_heads(mirror):
+            done = self._git.run(mirror, arguments, auth=auth, is_network=True)
+        if done.code:
+            raise WorkspaceError(f"Fetching {mirror.repo} failed: {last_line(done.err, auth)}")
+
+    def _ask_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
+        """The name of the branch that the remote's HEAD stands on; None if there is no commit."""
+        arguments = ["ls-remote", "--quiet", "--symref", mirror.remote_url, "HEAD"]
+        done = self._git.run(mirror, arguments, auth=auth, is_network=True)
+        if done.code:
+            raise WorkspaceError(f"Reading the HEAD of {mirror.repo} failed: {last_line(done.err, auth)}")
+        found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", done.out, re.MULTILINE)
+        return found[1] if found else None
+
+    def _unhinge_damaged_heads(self, mirror: Mirror) -> bool:
+        """One worktree whose HEAD is no commit (a killed `worktree add`) fails the fetch of all the others.
+
+        Its HEAD is kept beside, and put on a branch that does not exist; the next attempt of that task finds
+        the worktree unusable and quarantines it.
+        """
+        damaged = [admin for admin in admins_of(mirror) if self._has_damaged_head(mirror, admin)]
+        for admin in damaged:
+            (admin / "HEAD").rename(admin / "HEAD.damaged")
+            write_text(admin / "HEAD", f"ref: refs/quarantine/{admin.name}\n")
+        return bool(damaged)
+
+    def _has_damaged_head(self, mirror: Mirror, admin: Path) -> bool:
+        head = read_text(admin / "HEAD")
+        is_commit = head.startswith("ref: ") or self._git.succeeds(
+            mirror, "cat-file", "-e", f"{head}^{{commit}}"
+        )
+        return not is_commit
+
+
+def _checked_url(url: str) -> str:
+    """Refuse what git would execute, take for an option, or show with a password in it."""
+    if not _REMOTE_URL.fullmatch(url) or any(ord(character) < 32 for character in url):
+        raise WorkspaceError(f"{url!r} is not a git remote (use https, ssh, file or an absolute path).")
+    if re.match(r"https?://[^/]*@", url):
+        raise WorkspaceError("A remote's address must not hold a user or token: set the token's variable.")
+    return url

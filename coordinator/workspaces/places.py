@@ -1,0 +1,61 @@
+"""The places there are, and the links between a mirror and its worktrees: see gitrepository-layout(5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.workspaces.files import is_real_directory, read_text
+
+BLOCKED_FILE = "BLOCKED.md"  # where an agent leaves a question; never part of a commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Our bare copy of one repository; its worktrees are the workspaces."""
+
+    path: Path
+    repo: str  # "owner/name"
+    remote_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The directory one task works in, checked out on the task's branch."""
+
+    path: Path
+    branch: str
+    default_branch: str  # what a pull request is opened against
+    base_sha: str  # where the branch left the default branch: work is what lies beyond
+    start_sha: str  # the branch's head when this attempt began
+    mirror: Mirror
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A worktree that was checked just now: directory and mirror point to each other."""
+
+    mirror: Mirror
+    path: Path
+    admin: Path  # its own git directory, <mirror>/worktrees/<id>
+
+
+def admins_of(mirror: Mirror) -> list[Path]:
+    """The git directories of all worktrees of the mirror."""
+    folder = mirror.path / "worktrees"
+    if not is_real_directory(folder):
+        return []
+    return [entry for entry in folder.iterdir() if is_real_directory(entry)]
+
+
+def tree_path_of(admin: Path) -> Path:
+    """The worktree that a git directory below `worktrees/` belongs to."""
+    return Path(read_text(admin / "gitdir")).parent
+
+
+def pointed_admin(mirror: Mirror, path: Path) -> Path | None:
+    """Where `path/.git` points, if that is the git directory of a worktree of this mirror."""
+    text = read_text(path / ".git")
+    admin = Path(text.removeprefix("gitdir: "))
+    is_ours = text.startswith("gitdir: ") and admin.parent == mirror.path / "worktrees"
+    return admin if is_ours and is_real_directory(admin) else None

@@ -1,0 +1,149 @@
+"""What an agent left in a worktree: reading it, committing the rest, pushing it.
+
+Must not decide what a run came to, nor remove or move anything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from adw_modules.errors import WorkspaceError
+from adw_modules.tasks.model import GitState
+from coordinator.workspaces.files import read_note
+from coordinator.workspaces.git import SHA, Finished, Git, GitAuth, last_line
+from coordinator.workspaces.places import BLOCKED_FILE, Tree
+from coordinator.workspaces.records import read_record, write_record
+
+# fmt: off
+_PUSH = ["push", "--quiet", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]
+_STATUS = [
+    "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--no-renames",
+    "--ignore-submodules=dirty",  # looking into one would read a config file that the agent may have written
+]
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One `git status`: where HEAD is, and whether anything is not committed."""
+
+    head: str
+    branch: str | None  # None: detached
+    is_dirty: bool
+    is_unmerged: bool
+
+
+class Work:
+    """The work in one worktree that was checked just now."""
+
+    def __init__(self, git: Git, tree: Tree) -> None:
+        self._git = git
+        self.tree = tree
+
+    def state(self, base: str) -> GitState:
+        """Whether there is work beyond the commit `base`, and whether the agent asks something."""
+        status = self.status()
+        return GitState(
+            has_changes=status.is_dirty or self._has_new_commits(base, status.head),
+            head=status.head,
+            base=base,
+            blocked_note=self.blocked_note(base),
+        )
+
+    def commit_leftovers(self, branch: str, base: str, message: str) -> bool:
+        """Commit what is neither committed nor ignored, on `branch`; False if there is nothing."""
+        self.clear_stale_locks()
+        if self.blocked_note(base) is not None:
+            self._git.read(self.tree, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", BLOCKED_FILE)
+        status = self.status()
+        if status.is_unmerged:
+            raise WorkspaceError("The agent left files with merge conflicts.")
+        self.refuse_rebase()
+        if status.branch != branch:
+            self._bring_home(branch)
+        return status.is_dirty and self._commit_all(message)
+
+    def push(self, branch: str, auth: GitAuth | None) -> str:
+        """Push `branch` over the commit that we last saw there; returns the pushed commit."""
+        mirror, record, ref = self.tree.mirror, read_record(self.tree), f"refs/heads/{branch}"
+        head = self._git.read(self.tree, "rev-parse", "--verify", ref).strip()
+        lease = f"--force-with-lease={ref}:{record.remote_sha or ''}"
+        arguments = [*_PUSH, lease, mirror.remote_url, f"{head}:{ref}"]
+        done = self._git.run(mirror, arguments, auth=auth, is_network=True)
+        if done.code:
+            raise WorkspaceError(f"Pushing {branch} to {mirror.repo} failed: {_refusal(done, auth)}")
+        write_record(self.tree, replace(record, remote_sha=head))
+        return head
+
+    # Reading
+
+    def status(self) -> Status:
+        """Raises WorkspaceError when HEAD stands on no commit."""
+        lines = self._git.read(self.tree, *_STATUS).splitlines()
+        headers = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# "))
+        entries = [line for line in lines if not line.startswith("# ")]
+        head, branch = headers.get("branch.oid", ""), headers.get("branch.head", "(detached)")
+        if not SHA.fullmatch(head):
+            raise WorkspaceError(f"HEAD in {self.tree.path} stands on no commit.")
+        return Status(
+            head=head,
+            branch=None if branch == "(detached)" else branch,
+            is_dirty=bool(entries),
+            is_unmerged=any(line.startswith("u ") for line in entries),
+        )
+
+    def blocked_note(self, base: str) -> str | None:
+        """The first lines of BLOCKED.md, unless the project itself has such a file."""
+        text = read_note(self.tree.path / BLOCKED_FILE)
+        if text is None or self._git.succeeds(self.tree, "cat-file", "-e", f"{base}:{BLOCKED_FILE}"):
+            return None
+        return text or f"({BLOCKED_FILE} is empty)"
+
+    def _has_new_commits(self, base: str, head: str) -> bool:
+        """Commits beyond the base that leave other files than the base has. Empty commits change nothing."""
+        if head == base:
+            return False
+        log = self._git.read(self.tree, "log", "--boundary", "--format=%H %T", f"{base}..{head}", "--")
+        trees = dict(line.split(" ") for line in log.splitlines())
+        return head in trees and trees[head] != trees.get(base)
+
+    # Putting in order
+
+    def clear_stale_locks(self) -> None:
+        """An agent killed inside git leaves these; every process of it is gone when we get here."""
+        for name in ("index.lock", "HEAD.lock"):
+            (self.tree.admin / name).unlink(missing_ok=True)
+
+    def refuse_rebase(self) -> None:
+        if any((self.tree.admin / name).exists() for name in ("rebase-merge", "rebase-apply")):
+            raise WorkspaceError("The agent left a rebase unfinished.")
+
+    def _bring_home(self, branch: str) -> None:
+        """The agent worked on a branch of its own, or detached. Nothing in the files changes."""
+        ref = f"refs/heads/{branch}"
+        if not self._git.succeeds(self.tree, "merge-base", "--is-ancestor", ref, "HEAD"):
+            raise WorkspaceError(f"The agent left {branch} for a commit that does not contain its work.")
+        self._git.read(self.tree, "update-ref", ref, "HEAD")
+        self._git.read(self.tree, "symbolic-ref", "HEAD", ref)
+
+    def _commit_all(self, message: str) -> bool:
+        self._git.read(self.tree, "add", "--all")
+        arguments = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
+        done = self._git.run(self.tree, arguments, stdin=message)
+        if done.code == 0:
+            return True
+        if done.code == 1 and not self.status().is_dirty:
+            return False  # only time stamps or line endings differed: nothing to record
+        raise WorkspaceError(f"Committing the agent's work failed: {last_line(done.err or done.out)}")
+
+
+def _refusal(done: Finished, auth: GitAuth | None) -> str:
+    """Why a push was refused, by us, by git or by the remote."""
+    if "(stale info)" in done.out:
+        return "somebody else has pushed to that branch; nothing was overwritten."
+    refused = re.search(r"^!\t\S+\t(.*)$", done.out, re.MULTILINE)
+    if refused is None:
+        return last_line(done.err, auth)
+    said = [line for line in done.err.splitlines() if line.startswith("remote:") and line[7:].strip()]
+    return refused[1] + (f" {last_line(said[-1], auth)}" if said else "")

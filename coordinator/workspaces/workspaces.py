@@ -1,0 +1,131 @@
+"""What the daemon may ask of workspaces: each method's promise here, how it is kept in the modules beside.
+
+Must not: decide what a run came to, talk to GitHub's API, read the clock for dates, or delete work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from adw_modules.tasks.model import GitState
+from coordinator.workspaces.files import plain_os_errors
+from coordinator.workspaces.git import Git, GitAuth
+from coordinator.workspaces.mirrors import Mirrors
+from coordinator.workspaces.places import Mirror, Workspace
+from coordinator.workspaces.quarantine import Quarantine
+from coordinator.workspaces.work import Work
+from coordinator.workspaces.worktrees import Worktrees, checked_branch
+
+
+class Workspaces:
+    """All mirrors and worktrees below the given directories. Thread-safe; every method blocks.
+
+    `git_user` is the (name, e-mail) that commits carry. PATH, HOME, proxies and certificate paths come from
+    `environ` (default: the process environment); nothing else of it reaches git.
+    """
+
+    def __init__(
+        self,
+        *,
+        repos_dir: Path,
+        trees_dir: Path,
+        quarantine_dir: Path,
+        git_user: tuple[str, str],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        repos, trees = repos_dir.resolve(), trees_dir.resolve()
+        self._git = Git(git_user, os.environ if environ is None else environ)
+        quarantine = Quarantine(quarantine_dir.resolve(), self._git, roots=(trees, repos))
+        self._mirrors = Mirrors(repos, self._git, quarantine)
+        self._worktrees = Worktrees(trees, self._git, self._mirrors, quarantine)
+
+    @plain_os_errors("Making the mirror")
+    def ensure_mirror(self, repo: str, remote_url: str, auth: GitAuth | None, *, now: datetime) -> Mirror:
+        """The mirror of `repo` ("owner/name"); made with its first fetch when it is not there.
+
+        It appears at its place only when that fetch has worked. What stands there and is no whole
+        repository is moved to quarantine and made again. Raises WorkspaceError.
+        """
+        return self._mirrors.ensure(repo, remote_url, auth, now)
+
+    @plain_os_errors("Fetching")
+    def fetch(self, mirror: Mirror, auth: GitAuth | None, *, not_older_than: float | None = None) -> None:
+        """Bring the remote's branches into the mirror.
+
+        A fetch that began after `not_older_than` (`time.monotonic()` seconds) will do for every caller that
+        waited for it, also when it failed: then each gets the same error. None always fetches.
+        """
+        self._mirrors.fetch(mirror, auth, not_older_than)
+
+    @plain_os_errors("Preparing the workspace")
+    def prepare(
+        self,
+        mirror: Mirror,
+        task_name: str,
+        branch: str,
+        *,
+        default_branch: str | None,
+        auth: GitAuth | None,
+        now: datetime,
+        not_older_than: float | None = None,
+    ) -> Workspace:
+        """A worktree for the task on its branch, after a fetch. Raises WorkspaceError.
+
+        The task's earlier worktree is used again with all its work; a broken, foreign or detached one goes
+        to quarantine. A new one continues the branch if an earlier attempt left it (on the remote or here),
+        else it starts at the head of the remote's default branch: `default_branch` if the remote has it,
+        otherwise what the remote's HEAD says. A fetch that began after `not_older_than` (default: now) is
+        fresh enough.
+        """
+        path, branch = self._worktrees.path(task_name), checked_branch(branch)
+        fresh = time.monotonic() if not_older_than is None else not_older_than
+        self.fetch(mirror, auth, not_older_than=fresh)
+        return self._worktrees.prepare(mirror, path, branch, default_branch=default_branch, now=now)
+
+    def find(self, mirror: Mirror, task_name: str, branch: str) -> Workspace | None:
+        """The task's worktree as an earlier `prepare` left it, for a restarted daemon; None if unusable."""
+        return self._worktrees.find(mirror, task_name, branch)
+
+    @plain_os_errors("Reading the workspace")
+    def state(self, workspace: Workspace) -> GitState:
+        """What the agent left: commits beyond the base that change something, or uncommitted work."""
+        return self._work(workspace).state(workspace.base_sha)
+
+    @plain_os_errors("Committing")
+    def commit_leftovers(self, workspace: Workspace, message: str) -> bool:
+        """Commit all that is neither committed nor ignored, on the task's branch; False if there is nothing.
+
+        Only after the agent's processes have ended: its stale index lock is removed. Work the agent did on
+        another branch is brought to the task's branch if that is a plain fast-forward, else WorkspaceError.
+        """
+        return self._work(workspace).commit_leftovers(workspace.branch, workspace.base_sha, message)
+
+    @plain_os_errors("Pushing")
+    def push(self, workspace: Workspace, auth: GitAuth | None) -> str:
+        """Push the task's branch; returns the pushed commit. Safe to repeat.
+
+        The remote's branch is replaced only while it stands where we last saw or pushed it: commits that
+        somebody else pushed meanwhile are never overwritten, that is a WorkspaceError.
+        """
+        return self._work(workspace).push(workspace.branch, auth)
+
+    @plain_os_errors("Releasing the workspace")
+    def release(self, workspace: Workspace) -> bool:
+        """Remove the worktree if nothing can be lost: clean, on its branch, head pushed. Else False."""
+        return self._worktrees.release(workspace)
+
+    @plain_os_errors("Moving the workspace to quarantine")
+    def quarantine(self, workspace: Workspace, reason: str, *, now: datetime) -> Path:
+        """Move the worktree away with everything in it, and free its branch. Returns the new place."""
+        return self._worktrees.quarantine(workspace, reason, now)
+
+    def stop(self) -> None:
+        """End running network commands and refuse new ones (shutdown). Local commands end by themselves."""
+        self._git.stop()
+
+    def _work(self, workspace: Workspace) -> Work:
+        return self._worktrees.work(workspace.mirror, workspace.path)

@@ -1,0 +1,232 @@
+"""One worktree per task: where it begins, whether it can be used again, and when it may go.
+
+Nothing is removed that could be lost: what is dirty, unpushed, detached or not understood goes to quarantine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from adw_modules.errors import WorkspaceError
+from coordinator.workspaces.files import inside, read_text
+from coordinator.workspaces.git import Git
+from coordinator.workspaces.mirrors import Mirrors
+from coordinator.workspaces.places import (
+    BLOCKED_FILE,
+    Mirror,
+    Tree,
+    Workspace,
+    admins_of,
+    pointed_admin,
+    tree_path_of,
+)
+from coordinator.workspaces.quarantine import Quarantine, stamp
+from coordinator.workspaces.records import Record, read_record, workspace_of, write_record
+from coordinator.workspaces.work import Work
+
+_TASK_PART = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
+_BRANCH = re.compile(
+    r"(?!.*\.\.)(?!.*\.lock(?:/|\Z))[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refs:
+    """The heads that decide where a workspace starts."""
+
+    default_branch: str
+    default: str
+    local: str | None
+    remote: str | None
+
+
+def checked_branch(name: str) -> str:
+    """The name, if it can be one of a branch and of nothing else to git."""
+    if not _BRANCH.fullmatch(name):
+        raise WorkspaceError(f"{name!r} cannot be the name of a branch.")
+    return name
+
+
+class Worktrees:
+    """All worktrees below one directory. Takes the mirror's lock to make, move or remove one."""
+
+    def __init__(self, directory: Path, git: Git, mirrors: Mirrors, quarantine: Quarantine) -> None:
+        self._directory = directory
+        self._git = git
+        self._mirrors = mirrors
+        self._quarantine = quarantine
+
+    def path(self, task_name: str) -> Path:
+        """Where the task's worktree is or will be. Raises WorkspaceError for a name that leads elsewhere."""
+        parts = task_name.split("/")
+        if not all(_TASK_PART.fullmatch(part) for part in parts):
+            raise WorkspaceError(f"{task_name!r} cannot be the name of a workspace.")
+        path = inside(self._directory, Path(*parts))
+        for parent in path.parents[: len(parts) - 1]:
+            if os.path.lexists(parent / ".git"):
+                raise WorkspaceError(f"{path} would be inside another workspace, {parent}.")
+        return path
+
+    def work(self, mirror: Mirror, path: Path) -> Work:
+        """Check that path and mirror still point to each other, and that no link leads elsewhere."""
+        if not path.is_relative_to(self._directory):
+            raise WorkspaceError(f"{path} is not inside {self._directory}.")
+        inside(self._directory, path.relative_to(self._directory))
+        admin = pointed_admin(mirror, path)
+        if admin is None:
+            raise WorkspaceError(f"{path} is not a worktree of our mirror of {mirror.repo} (any more).")
+        if tree_path_of(admin) != path or read_text(admin / "commondir") != "../..":
+            raise WorkspaceError(f"Our mirror of {mirror.repo} does not know the worktree {path}.")
+        return Work(self._git, Tree(mirror=mirror, path=path, admin=admin))
+
+    def prepare(
+        self, mirror: Mirror, path: Path, branch: str, *, default_branch: str | None, now: datetime
+    ) -> Workspace:
+        """The worktree at `path`: the earlier one if it can be used, else a new one."""
+        refs = self._refs(mirror, branch, default_branch)
+        with self._mirrors.lock(mirror):
+            self._prune(mirror)
+            kept = self._reuse(mirror, path, branch, refs, now) if os.path.lexists(path) else None
+            return kept or self._create(mirror, path, branch, refs, now)
+
+    def find(self, mirror: Mirror, task_name: str, branch: str) -> Workspace | None:
+        try:
+            tree = self.work(mirror, self.path(task_name)).tree
+            record = read_record(tree)
+        except WorkspaceError:
+            return None
+        return workspace_of(tree, record) if record.branch == branch else None
+
+    def release(self, workspace: Workspace) -> bool:
+        """Remove the worktree if nothing can be lost: clean, on its branch, head pushed. Else False."""
+        mirror, branch = workspace.mirror, workspace.branch
+        with self._mirrors.lock(mirror):
+            try:
+                work = self.work(mirror, workspace.path)
+                status, record = work.status(), read_record(work.tree)
+            except WorkspaceError:
+                return False
+            is_pushed = status.branch == branch and status.head == record.remote_sha
+            if status.is_dirty or not is_pushed or os.path.lexists(workspace.path / BLOCKED_FILE):
+                return False
+            if not self._git.succeeds(mirror, "worktree", "remove", "--", str(workspace.path)):
+                return False  # git found something to lose after all
+            self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", status.head)
+            return True
+
+    def quarantine(self, workspace: Workspace, reason: str, now: datetime) -> Path:
+        with self._mirrors.lock(workspace.mirror):
+            return self._quarantine.take_tree(workspace.mirror, workspace.path, reason, now)
+
+    # The task's earlier worktree
+
+    def _prune(self, mirror: Mirror) -> None:
+        """Forget worktrees whose directory is gone. Costs a git process only when there is one."""
+        gone = [admin for admin in admins_of(mirror) if not tree_path_of(admin).exists()]
+        for admin in gone:
+            # Left by a `git worktree add` that was killed: we hold the lock, so nobody is adding now.
+            if read_text(admin / "locked") == "initializing":
+                (admin / "locked").unlink()
+        if any(not (admin / "locked").exists() for admin in gone):
+            self._git.read(mirror, "worktree", "prune")
+
+    def _reuse(self, mirror: Mirror, path: Path, branch: str, refs: _Refs, now: datetime) -> Workspace | None:
+        """The task's earlier worktree, or None after it went to quarantine with the reason written down."""
+        try:
+            work = self.work(mirror, path)
+            record = read_record(work.tree)
+            head = self._catch_up(work, branch, record, refs.remote)
+        except WorkspaceError as unusable:
+            self._quarantine.take_tree(mirror, path, str(unusable), now)
+            return None
+        if work.blocked_note(record.base_sha) is not None:
+            # The question of an earlier attempt has been asked; left in place it would be asked for ever.
+            shutil.move(path / BLOCKED_FILE, work.tree.admin / "BLOCKED.previous.md")
+        record = replace(record, default_branch=refs.default_branch, start_sha=head, remote_sha=refs.remote)
+        write_record(work.tree, record)
+        return workspace_of(work.tree, record)
+
+    def _catch_up(self, work: Work, branch: str, record: Record, remote: str | None) -> str:
+        """The head after taking in what others pushed to the branch; raises if the tree cannot be used."""
+        work.clear_stale_locks()
+        work.refuse_rebase()
+        status = work.status()
+        if not (branch == record.branch == status.branch):
+            raise WorkspaceError(f"HEAD is {status.branch or 'detached'}, not on {branch}.")
+        if remote in (None, status.head, record.remote_sha):
+            return status.head
+        if not self._contains(work.tree.mirror, status.head, remote):
+            self._git.read(work.tree, "merge", "--ff-only", "--quiet", remote)
+            return remote
+        return status.head
+
+    # A new worktree
+
+    def _create(self, mirror: Mirror, path: Path, branch: str, refs: _Refs, now: datetime) -> Workspace:
+        start = self._start(mirror, branch, refs, now)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        add = ("worktree", "add", "--quiet", "--no-track", "-B", branch, "--", str(path), start)
+        self._git.read(mirror, *add)
+        record = Record(
+            branch=branch,
+            default_branch=refs.default_branch,
+            base_sha=self._fork_point(mirror, refs.default, start),
+            start_sha=start,
+            remote_sha=refs.remote,
+        )
+        tree = self.work(mirror, path).tree
+        write_record(tree, record)
+        return workspace_of(tree, record)
+
+    def _start(self, mirror: Mirror, branch: str, refs: _Refs, now: datetime) -> str:
+        """Where a new worktree begins: at work that is only here, at the pushed branch, or at the default."""
+        remote, local = refs.remote, refs.local
+        if remote is not None and self._contains(mirror, refs.default, remote):
+            remote = None  # already merged: nothing to continue
+        if local is None or local == remote or self._contains(mirror, refs.default, local):
+            return remote or refs.default
+        if remote is None or self._contains(mirror, local, remote):
+            return local
+        # Both sides have work of their own. The remote's is what people see; ours stays under a ref.
+        self._git.read(mirror, "update-ref", f"refs/quarantine/{stamp(now)}/{branch}", local)
+        return remote
+
+    # History
+
+    def _refs(self, mirror: Mirror, branch: str, wanted_default: str | None) -> _Refs:
+        candidates = (wanted_default, self._mirrors.remote_head(mirror))
+        defaults = [name for name in candidates if name is not None]
+        heads = self._heads(mirror, branch, defaults)
+        found = [name for name in defaults if f"refs/remotes/origin/{name}" in heads]
+        if not found:
+            raise WorkspaceError(
+                f"{mirror.repo} has no commit on a default branch: push a first commit, then try again."
+            )
+        return _Refs(
+            default_branch=found[0],
+            default=heads[f"refs/remotes/origin/{found[0]}"],
+            local=heads.get(f"refs/heads/{branch}"),
+            remote=heads.get(f"refs/remotes/origin/{branch}"),
+        )
+
+    def _heads(self, mirror: Mirror, branch: str, defaults: list[str]) -> dict[str, str]:
+        wanted = [f"refs/heads/{branch}", *(f"refs/remotes/origin/{name}" for name in (branch, *defaults))]
+        listing = self._git.read(mirror, "for-each-ref", "--format=%(refname) %(objectname)", *wanted)
+        return dict(line.split(" ") for line in listing.splitlines())
+
+    def _contains(self, mirror: Mirror, descendant: str, ancestor: str) -> bool:
+        """True if `ancestor` is in the history of `descendant`."""
+        if descendant == ancestor:
+            return True
+        return self._git.succeeds(mirror, "merge-base", "--is-ancestor", ancestor, descendant)
+
+    def _fork_point(self, mirror: Mirror, default: str, start: str) -> str:
+        if start == default:
+            return default
+        done = self._git.run(mirror, ["merge-base", default, start])
+        return done.out.split()[0] if done.code == 0 else default  # 1: no common commit
