@@ -24,7 +24,7 @@ from typing import Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adw_modules.config import Settings
-from adw_modules.errors import IllegalTransition, StoreError
+from adw_modules.errors import IllegalTransition, SpawnError, StoreError
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import ModelRouter
 from adw_modules.tasks import planning
@@ -365,19 +365,25 @@ class Daemon:
 
     def _adopt_runs(self) -> None:
         for task, run in self.services.store.open_runs():
-            state = self.services.launcher.adopt(Path(run.run_dir))
-            log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
-            match state:
-                case Alive(handle=handle):
-                    self.supervisor.adopt(task, run, handle)
-                    if run.stop_reason is not None:
-                        handle.stop(run.stop_reason)
-                case Exited(record=record):
-                    self.supervisor.settle_ended(task, run, record)
-                case Lost():
-                    self.supervisor.settle_ended(task, run, None)
-                case NeverStarted():
-                    self.supervisor.settle_ended(task, run, None, never_started=True)
+            try:
+                self._adopt(task, run)
+            except SpawnError as error:  # stays as it is until the next start; the others go on
+                log.error("a run cannot be judged", task=task.name, run=run.run_id, error=str(error))
+
+    def _adopt(self, task: Task, run: Run) -> None:
+        state = self.services.launcher.adopt(Path(run.run_dir))
+        log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
+        match state:
+            case Alive(handle=handle):
+                self.supervisor.adopt(task, run, handle)
+                if run.stop_reason is not None:
+                    handle.stop(run.stop_reason)
+            case Exited(record=record):
+                self.supervisor.settle_ended(task, run, record)
+            case Lost():
+                self.supervisor.settle_ended(task, run, None)
+            case NeverStarted():
+                self.supervisor.settle_ended(task, run, None, never_started=True)
 
     # -- configuration and operators --------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from world import REPO, WRITE, Result, World
@@ -116,6 +117,31 @@ def test_a_run_whose_shim_was_killed_as_well_is_lost_counted_and_tried_again(wor
     assert world.result(number) == Result(
         state="succeeded", outcomes=("lost", "succeeded"), attempts=2, pulls=1, label="done"
     )
+
+
+def test_a_run_that_cannot_be_judged_does_not_keep_the_daemon_from_other_tasks(world: World) -> None:
+    world.use_gated_agent()
+    damaged = world.issue()
+    world.start_process()
+    run = world.until_working(damaged)
+    world.kill()
+    lock, started = Path(run.run_dir) / "lock", Path(run.run_dir) / "started"
+    owner, record = lock.read_bytes(), started.read_bytes()
+    lock.write_bytes(b"{}")  # in place: the kernel's lock is on this file
+    started.write_bytes(b"{}")
+    other = world.issue()
+    world.start()
+    world.until(lambda: world.events("a run cannot be judged"), "the daemon has looked")
+    world.open_gate()
+    world.until_state(other, "succeeded")
+    assert world.result(damaged).state == "running"
+
+    world.stop()
+    lock.write_bytes(owner)
+    started.write_bytes(record)
+    world.start()
+    world.until_state(damaged, "succeeded")
+    assert world.result(damaged) == world.result(other) == DONE
 
 
 @pytest.mark.parametrize(
