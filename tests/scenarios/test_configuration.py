@@ -17,7 +17,7 @@ def test_a_configuration_broken_mid_run_is_reported_once_and_mended_within_half_
     world.until_working(number)
     good = world.path.read_text()
     world.write_text(good.replace("poll_interval_seconds", "pol_interval_seconds"))
-    world.until(lambda: world.events(NOT_TAKEN), "the daemon has seen it")
+    world.until_logged(NOT_TAKEN)
 
     other = world.path.with_name("good.toml")  # the command line needs a file that it can read
     other.write_text(good)

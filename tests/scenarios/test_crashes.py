@@ -60,7 +60,7 @@ def test_sigterm_while_github_hangs_waits_for_the_time_out_of_one_request_and_no
     world: World = a_world(github={"request_timeout_seconds": 2})
     hanging = world.server.faults.add(Fault(match="GET /repos/octo/hello/issues", **NEVER_ANSWERED))
     world.start_process()
-    world.until(lambda: world.server.faults.hits(hanging), "the listing hangs")
+    world.until_hit(hanging)
     code, seconds = world.end_process(signal.SIGTERM)
 
     assert code == 0
@@ -78,7 +78,7 @@ def test_after_sigterm_the_live_run_goes_on_and_the_next_daemon_adopts_it(world:
     assert len(world.live()) == 1
 
     world.start()
-    world.until(lambda: world.events("found a run"), "the daemon has looked")
+    world.until_logged("found a run")
     world.open_gate()
     world.until_state(number, "succeeded")
     assert world.result(number) == DONE
@@ -131,7 +131,7 @@ def test_a_run_that_cannot_be_judged_does_not_keep_the_daemon_from_other_tasks(w
     started.write_bytes(b"{}")
     other = world.issue()
     world.start()
-    world.until(lambda: world.events("a run cannot be judged"), "the daemon has looked")
+    world.until_logged("a run cannot be judged")
     world.open_gate()
     world.until_state(other, "succeeded")
     assert world.result(damaged).state == "running"
@@ -162,7 +162,7 @@ def test_killed_between_two_steps_of_publishing_there_is_one_comment_and_one_pul
     number = world.issue(WRITE)
     fault = world.server.faults.add(Fault(match=match, **how))
     world.start_process()
-    world.until(lambda: world.server.faults.hits(fault), match)
+    world.until_hit(fault)
     world.kill()
     world.server.faults.clear()
     world.server.release()

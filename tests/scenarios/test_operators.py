@@ -102,7 +102,7 @@ def test_an_agent_that_asks_for_a_human_blocks_the_task_with_its_question(world:
 
     answered = "open('work.txt', 'w').write('hello')"
     world.write_config(**{"providers.claude-cli": program(answered)})
-    world.until(lambda: world.events("configuration reloaded"), "the new program is in force")
+    world.until_logged("configuration reloaded")
     world.relabel(number, by=MAINTAINER)
     world.until_state(number, "succeeded")
     assert world.result(number) == Result(

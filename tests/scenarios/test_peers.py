@@ -72,9 +72,7 @@ def test_a_broken_configuration_says_so_once_and_the_run_goes_on(world: World) -
     world.start()
     world.until_working(number)
     world.write_text("[coordinator\npoll_interval_seconds = ")
-    world.until(
-        lambda: world.events("configuration not taken; the last good one stays in force"), "the error"
-    )
+    world.until_logged("configuration not taken; the last good one stays in force")
     world.until_polls(5)
 
     assert len(world.events("configuration not taken; the last good one stays in force")) == 1
@@ -94,8 +92,8 @@ def test_a_killed_daemon_with_three_live_and_two_queued_loses_and_doubles_nothin
     assert len(world.live()) == 3
 
     world.start_process()
-    found = world.until(lambda: world.events("found a run"), "the daemon has looked at the runs")
-    assert [line["found"] for line in found] == ["alive"] * 3
+    for number in live:
+        assert world.until_logged("found a run", task=f"gh-{number}")["found"] == "alive"
     world.open_gate()
     for number in live + queued:
         world.until_state(number, "succeeded")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from world import LABEL, LISTS, REPO, WAIT, WRITE, Result, World
 
@@ -12,48 +14,57 @@ QUEUED = Result(state="queued", outcomes=(), attempts=0, label="queued")
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param({"status": 301, "headers": {"Location": "/nowhere"}}, id="301"),
-        pytest.param({"status": 304}, id="304 to nobody's question"),
-        pytest.param({"status": 403}, id="403"),
-        pytest.param({"status": 403, "headers": {"Retry-After": "1"}}, id="403 limit"),
-        pytest.param({"status": 404}, id="404"),
-        pytest.param({"status": 410}, id="410"),
-        pytest.param({"status": 429, "headers": {"Retry-After": "1"}}, id="429"),
-        pytest.param({"status": 500}, id="500"),
-        pytest.param({"status": 503}, id="503"),
-        pytest.param({"status": 200, "body": b"[]"}, id="an empty list"),
-        pytest.param({"status": 200, "body": b"{}"}, id="not a list"),
-        pytest.param({"kind": FaultKind.TRUNCATED_JSON}, id="cut JSON"),
-        pytest.param({"kind": FaultKind.HTML_200}, id="a proxy's page"),
-        pytest.param({"kind": FaultKind.DISCONNECT}, id="cut connection"),
-        pytest.param({"kind": FaultKind.TIMEOUT, "seconds": 60.0}, id="no answer"),
+NO = "GitHub says no"
+NONSENSE = "the answer is nonsense"
+NOTHING = "there is no answer"
+DAMAGES: dict[str, list[dict[str, Any]]] = {
+    NO: [
+        {"status": 301, "headers": {"Location": "/nowhere"}},
+        {"status": 304},
+        {"status": 403},
+        {"status": 403, "headers": {"Retry-After": "1"}},
+        {"status": 404},
+        {"status": 410},
+        {"status": 429, "headers": {"Retry-After": "1"}},
+        {"status": 500},
+        {"status": 503},
     ],
-)
-def test_a_damaged_listing_cancels_claims_and_doubles_nothing(a_world, damage: dict) -> None:
+    NONSENSE: [
+        {"status": 200, "body": b"[]"},
+        {"status": 200, "body": b"{}"},
+        {"status": 200, "body": b'[{"number": 1}]'},
+        {"kind": FaultKind.TRUNCATED_JSON},
+        {"kind": FaultKind.HTML_200},
+    ],
+    NOTHING: [
+        {"kind": FaultKind.DISCONNECT},
+        {"kind": FaultKind.TIMEOUT, "seconds": 60.0},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_listings_cancel_claim_and_double_nothing(a_world, kind: str) -> None:
+    """One damage after another, each for two polls; in between one sound listing that shows a new issue."""
     world: World = a_world(coordinator={"max_concurrent_workers": 1}, github={"request_timeout_seconds": 1})
     running = world.issue(WAIT)
     world.start()
     world.until_working(running)
-    queued = world.issue(WRITE)
-    world.until_state(queued, "queued")
-    fault = world.server.faults.add(Fault(match=LISTS, times=None, **damage))
-    world.issue(WRITE)  # seen only when the listing works again
-    world.until(lambda: world.server.faults.hits(fault) >= 2, "two damaged listings")
-    world.until_state(running, "running")
+    queued = [world.issue(WRITE)]
+    world.until_state(queued[0], "queued")
+    for damage in DAMAGES[kind]:
+        fault = world.server.faults.add(Fault(match=LISTS, times=None, **damage))
+        unseen = world.issue(WRITE)
+        world.until_hit(fault, 2)
+        assert world.task(unseen) is None, damage
+        world.server.faults.clear()
+        world.server.release()
+        world.until_state(unseen, "queued")
+        queued.append(unseen)
 
-    assert world.result(running) == RUNNING
-    assert world.result(queued) == QUEUED
-    assert (world.starts(running), world.starts(queued)) == (1, 0)
-    assert len(world.store.tasks()) == 2
-
-    world.server.faults.clear()
-    world.server.release()
-    world.until(lambda: len(world.store.tasks()) == 3, "the listing works again")
-    assert world.result(running) == RUNNING
-    assert world.result(queued) == QUEUED
+        assert world.result(running) == RUNNING, damage
+        assert [world.result(number) for number in queued] == [QUEUED] * len(queued), damage
+    assert [world.starts(number) for number in [running, *queued]] == [1] + [0] * len(queued)
 
 
 def test_an_issue_missing_from_the_list_is_not_cancelled_while_github_cannot_confirm_it(world: World) -> None:
@@ -62,7 +73,7 @@ def test_an_issue_missing_from_the_list_is_not_cancelled_while_github_cannot_con
     world.until_working(number)
     world.server.faults.add(Fault(match=LISTS, status=200, body=b"[]", times=None))
     unsure = world.server.faults.add(Fault(match=f"{LISTS}/{number}", status=500, times=None))
-    world.until(lambda: world.server.faults.hits(unsure) >= 2, "GitHub was asked twice")
+    world.until_hit(unsure, 2)
 
     assert world.result(number) == RUNNING
 
@@ -100,7 +111,7 @@ def test_a_broken_repository_does_not_stop_another(a_world, status: int) -> None
     number = world.issue(WRITE)
     world.start()
     world.until_state(number, "succeeded")
-    world.until(lambda: world.server.faults.hits(fault) >= 2, "the broken one was asked twice")
+    world.until_hit(fault, 2)
 
     assert world.result(number) == DONE
     assert len(world.events("poll failed")) == 1

@@ -13,15 +13,16 @@ COMMENTS = "POST /repos/octo/hello/issues/*/comments"
 LATER = "will publish later"
 
 
-@pytest.mark.parametrize("match", [PULLS, COMMENTS, "PATCH /repos/octo/hello/issues/comments/*"])
-@pytest.mark.parametrize("status", [403, 429])
+@pytest.mark.parametrize(
+    ("status", "match"), [(403, PULLS), (429, COMMENTS), (403, "PATCH /repos/octo/hello/issues/comments/*")]
+)
 def test_a_limit_while_publishing_is_waited_out_with_no_request_before_its_time(
     world: World, status: int, match: str
 ) -> None:
     number = world.issue(WRITE)
     limit = world.server.faults.add(secondary_limit(match, status=status, retry_after=1))
     world.start()
-    world.until(lambda: world.server.faults.hits(limit), "the limit is reached")
+    world.until_hit(limit)
     world.until_state(number, "succeeded")
 
     assert world.result(number) == DONE
@@ -31,7 +32,6 @@ def test_a_limit_while_publishing_is_waited_out_with_no_request_before_its_time(
     assert all(gap < on_their_way_already or gap >= 0.95 for gap in gaps)
 
 
-@pytest.mark.parametrize("match", [PULLS, COMMENTS])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -44,17 +44,16 @@ def test_a_limit_while_publishing_is_waited_out_with_no_request_before_its_time(
         pytest.param({"kind": FaultKind.HTML_200}, id="a proxy's page"),
     ],
 )
-def test_a_write_of_unknown_fate_is_looked_up_before_it_is_repeated(
-    world: World, match: str, damage: dict
-) -> None:
+def test_a_write_of_unknown_fate_is_looked_up_before_it_is_repeated(world: World, damage: dict) -> None:
     number = world.issue(WRITE)
-    world.server.faults.add(Fault(match=match, **damage))
+    faults = [world.server.faults.add(Fault(match=match, **damage)) for match in (COMMENTS, PULLS)]
     world.start()
-    world.until(lambda: world.events(LATER), "the failure is seen")
-    world.until(lambda: world.task(number).state == "succeeded", "the work is done")  # type: ignore[union-attr]
+    for kind in ("report", "pull_request"):
+        world.until_logged(LATER, item=kind)
     world.advance(20)
     world.until_state(number, "succeeded")
 
+    assert [world.server.faults.hits(fault) for fault in faults] == [1, 1]
     assert world.result(number) == DONE
     assert world.starts(number) == 1
 

@@ -89,7 +89,7 @@ def test_a_disk_full_at_the_claim_leaves_nothing_half_claimed(world: World) -> N
     world.until_polls(1)
     with a_full_disk(world, "INSERT ON runs"):
         number = world.issue(WRITE)
-        world.until(lambda: world.events("the store refuses; it is tried again"), "the claim fails")
+        world.until_logged("the store refuses; it is tried again")
         world.until_state(number, "queued")
         world.until_polls(2)
         assert world.result(number) == Result(state="queued", outcomes=(), attempts=0, label="queued")
@@ -105,7 +105,7 @@ def test_a_disk_full_when_an_issue_is_first_seen_does_not_lose_the_issue(world: 
     world.until_polls(1)
     with a_full_disk(world, "INSERT ON tasks"):
         number = world.issue(WRITE)
-        world.until(lambda: world.events("poll failed"), "the new issue cannot be stored")
+        world.until_logged("poll failed")
         world.until_polls(2)
         assert world.task(number) is None
     world.until_state(number, "succeeded")
@@ -122,7 +122,7 @@ def test_a_disk_full_at_the_end_of_a_run_keeps_its_slot_and_its_result(a_world) 
     world.until_working(number)
     with a_full_disk(world, "UPDATE OF finished_at ON runs"):
         world.open_gate()
-        world.until(lambda: world.events("a live run cannot be written down; it is tried again"), "it fails")
+        world.until_logged("a live run cannot be written down; it is tried again")
         waiting = world.issue()
         world.until_state(waiting, "queued")
         assert world.result(number).outcomes == ("running",)
@@ -138,7 +138,7 @@ def test_a_disk_full_while_a_worker_talks_costs_neither_the_worker_nor_its_token
     world.start()
     world.until_working(number)
     with a_full_disk(world, "UPDATE OF stream_offset ON runs"):
-        world.until(lambda: world.events("a live run cannot be written down; it is tried again"), "it fails")
+        world.until_logged("a live run cannot be written down; it is tried again")
     world.until_state(number, "succeeded")
 
     assert world.result(number) == DONE
@@ -151,7 +151,7 @@ def test_a_disk_full_while_publishing_does_not_flood_github(world: World) -> Non
     world.until_polls(1)
     with a_full_disk(world, "UPDATE OF comment_id ON tasks"):
         number = world.issue(WRITE)
-        world.until(lambda: world.events("the outbox cannot be written; it is tried again"), "it fails")
+        world.until_logged("the outbox cannot be written; it is tried again")
         world.until_polls(5)
         posted = world.server.requests_matching("POST /repos/octo/hello/issues/*/comments")
         assert len(posted) == 1

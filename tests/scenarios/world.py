@@ -30,10 +30,10 @@ from coordinator import cli, logs, shim
 from coordinator.clock import utc_now
 from coordinator.daemon import Daemon, PollDue, Wake, secret_names
 from coordinator.demo import agent
-from coordinator.demo.server import CommentView, GitHubServer, PullView
+from coordinator.demo.server import CommentView, Fault, GitHubServer, PullView
 from coordinator.launcher import Alive, classify, is_alive
 from coordinator.settings import SettingsSource
-from coordinator.store import Store
+from coordinator.store import StatePaths, Store
 
 REPO = "octo/hello"
 BOT, MAINTAINER, STRANGER = "coordinator-bot", "ada", "mallory"
@@ -41,7 +41,7 @@ TOKEN = "token-of-the-coordinator-bot"
 LABEL = "rpi-auto"
 LISTS = "GET /repos/octo/hello/issues"
 PATIENCE = 15.0  # seconds until a condition counts as never coming true
-LOOK_EVERY = 0.01
+LOOK_EVERY = 0.02
 
 WRITE = "[[agent: write docs/guide.md]]"
 WAIT = "[[agent: slow 60]]"  # works until it is stopped
@@ -245,8 +245,9 @@ class World:
         return code, time.monotonic() - began
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9, and until no half-started child of it holds the lock either."""
         self.end_process(signal.SIGKILL)
+        self.until(lambda: not StatePaths(self.state_dir).is_held(), "the kernel has let go of the lock")
 
     def kill_shims(self) -> None:
         """kill -9 the owners of all live runs, as an out-of-memory killer would; their agents stay."""
@@ -371,8 +372,9 @@ class World:
     def events(self, event: str) -> list[dict[str, Any]]:
         """The lines of the daemon's log with this event, oldest first."""
         file = self.state_dir / "logs" / "coordinator.jsonl"
-        text = self.log_stream.getvalue() + (file.read_text() if file.exists() else "")
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        texts = (self.log_stream.getvalue(), file.read_text() if file.exists() else "")
+        whole = [line for text in texts for line in text.split("\n")[:-1]]  # the last may be half-written
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"].splitlines()[0] == event]
 
     # -- waiting ---------------------------------------------------------------------------------------
@@ -413,6 +415,18 @@ class World:
         """Until that many further listings have been asked for."""
         wanted = self.polls(repo) + more
         self.until(lambda: self.polls(repo) >= wanted, f"{more} more polls of {repo}")
+
+    def until_hit(self, fault: Fault, times: int = 1) -> None:
+        """Until the fault has done its damage that often."""
+        self.until(lambda: self.server.faults.hits(fault) >= times, f"{fault.match} was hit {times} times")
+
+    def until_logged(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Until the daemon's log has a line of this event with these fields; the first one."""
+
+        def look() -> list[dict[str, Any]]:
+            return [line for line in self.events(event) if fields.items() <= line.items()]
+
+        return self.until(look, f"the log says {event!r} with {fields}")[0]
 
     def until_quiet(self) -> None:
         """Until no agent and nothing of its making is left."""
