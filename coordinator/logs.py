@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from datetime import datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -34,6 +35,7 @@ LONGEST_VALUE = 300  # characters of one value on the console; the JSON has all 
 
 _FIRST = ("timestamp", "level", "task", "run", "event")
 _OWN_PLACE = frozenset({"timestamp", "level", "task", "event", "attrs", "exception"})
+_opened = ExitStack()
 _DEEPEST = 20  # containers in containers: more than that is a loop, or nothing for a log
 
 
@@ -116,6 +118,7 @@ def configure(
     With `log_dir` every event also goes to `coordinator.jsonl` there (rotated by size), which is what
     `coordinator logs` reads, whatever the stream shows.
     """
+    close()
     stream = stream or sys.stderr
     as_json = not stream.isatty() if json is None else json
     colours = stream.isatty() and not os.environ.get("NO_COLOR")
@@ -126,7 +129,7 @@ def configure(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,  # before redaction: a traceback shows values, too
             redactor.processor,
-            *([LogFile(log_dir).processor] if log_dir else []),
+            *([_opened.enter_context(closing(LogFile(log_dir))).processor] if log_dir else []),
             _json_line if as_json else _console_line(colours=colours),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -135,6 +138,11 @@ def configure(
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def close() -> None:
+    """Close the file that the last `configure` opened; what is logged afterwards opens it again."""
+    _opened.close()
 
 
 def get_logger() -> Any:
@@ -285,6 +293,9 @@ class LogFile:
             encoding="utf-8",
             errors="backslashreplace",
         )
+
+    def close(self) -> None:
+        self._handler.close()
 
     def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (json_line(event),)}))

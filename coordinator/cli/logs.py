@@ -48,7 +48,7 @@ def logs(
     if not log.exists and not follow:
         raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")
     past = log.new()
-    for _, text in past[len(past) - lines :] if lines else []:
+    for _, text in past[-lines:] if lines else []:
         typer.echo(text)
     while follow:
         time.sleep(FOLLOW_SECONDS)

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from adw_modules.errors import StoreError
 from coordinator import logs
 from coordinator.clock import utc_now
 from coordinator.daemon import Daemon
@@ -225,8 +226,11 @@ class Demo:
         """The issues as the store has them now; none before there is a store."""
         if not (self.source.current.state_dir / "coordinator.db").exists():
             return []
-        with Store.open_readonly(self.source.current.database_url) as store:
-            return rows_of(store)
+        try:
+            with Store.open_readonly(self.source.current.database_url) as store:
+                return rows_of(store)
+        except StoreError:  # it is being made this moment
+            return []
 
     def _close_while_running(self) -> None:
         """Somebody closes one issue while its worker runs: that run has to be cancelled."""
@@ -330,7 +334,11 @@ def where_it_is_noon(now: datetime) -> str:
     """A timezone in which the hour is 12 now; UTC where the machine knows no others."""
     east_of_utc = 12 - now.hour
     name = f"Etc/GMT{-east_of_utc:+d}"  # these names count the hours west
-    return name if name in zoneinfo.available_timezones() else "UTC"
+    try:
+        zoneinfo.ZoneInfo(name)
+    except zoneinfo.ZoneInfoNotFoundError:
+        return "UTC"
+    return name
 
 
 def _toml(text: str) -> str:
@@ -343,6 +351,7 @@ def _log_to_file(demo: Demo, stack: contextlib.ExitStack) -> None:
     redactor = logs.Redactor.from_environ(logs.secret_names(settings), {"DEMO_TOKEN": sample.TOKEN})
     nowhere = stack.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115  the stack closes it
     logs.configure(redactor=redactor, stream=nowhere, json=True, log_dir=demo.source.current.log_dir)
+    stack.callback(logs.close)
 
 
 def _print_json(played: Played) -> None:

@@ -1,0 +1,155 @@
+"""Every documented exit code, from a real process, with one sentence and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, Answer, World, at_once, run, until
+
+BROKEN = {
+    "unknown key": ("[coordinator]\npoll_intervall_seconds = 5\n", "poll_interval_seconds"),
+    "wrong type": ("[coordinator]\nmax_concurrent_workers = 'three'\n", "coordinator.max_concurrent_workers"),
+    "syntax": ("[coordinator\n", "line 1"),
+    "missing variable": (
+        '[github]\nrepo_owner = "o"\nrepo_name = "n"\ntoken_env = "NOT_SET_HERE"\n',
+        "NOT_SET_HERE",
+    ),
+    "missing file": (None, "does not exist"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Answer]:
+    """What `check` and `run` say to each broken configuration."""
+    calls = {}
+    for case, (text, _) in BROKEN.items():
+        config = tmp_path_factory.mktemp("broken") / "config.toml"
+        if text is not None:
+            config.write_text(text)
+        for verb in ("check", "run"):
+            calls[case, verb] = partial(run, verb, "--config", str(config))
+    return at_once(calls)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_configuration_is_the_same_sentence_and_78_from_check_and_from_run(
+    case: str, refusals: dict[tuple[str, str], Answer]
+) -> None:
+    checked, started = refusals[case, "check"], refusals[case, "run"]
+    assert (checked.code, started.code) == (78, 78)
+    assert checked.err == started.err
+    assert BROKEN[case][1] in checked.err
+    assert checked.err.count("\n") == 1
+
+
+def test_check_prints_all_problems_as_json_and_still_ends_with_78(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[coordinator]\npoll_intervall_seconds = 5\nmax_concurrent_workers = 'three'\n")
+    answer = run("check", "--json", "--config", str(config))
+    assert answer.code == 78
+    assert answer.json["valid"] is False
+    assert len(answer.json["problems"]) >= 2
+
+
+def test_wrong_usage_is_2() -> None:
+    calls = {words: partial(run, *words) for words in (("statu",), ("run", "--log-level", "loud"), ("why",))}
+    assert {answer.code for answer in at_once(calls).values()} == {2}
+
+
+def test_asking_for_what_is_not_there_is_1(new_world: World) -> None:
+    verbs = (("status",), ("why", "12"), ("logs",), ("pause",))
+    for verb, answer in at_once({verb: partial(new_world.run, *verb) for verb in verbs}).items():
+        assert answer.code == 1, verb
+        assert answer.err.count("\n") == 1
+        assert "has not run" in answer.err
+
+
+def test_a_second_daemon_is_75_and_names_the_first(new_world: World) -> None:
+    first = new_world.start("run")
+    try:
+        until((new_world.state / "daemon.json").exists, "the first daemon is up")
+        second = new_world.run("run")
+        assert second.code == 75
+        assert f"process {first.pid}" in second.err
+        assert second.err.count("\n") == 1
+    finally:
+        first.terminate()
+        assert first.communicate(timeout=15) is not None
+    assert first.returncode == 0
+
+
+def test_ctrl_c_on_the_daemon_is_130_without_a_traceback(new_world: World) -> None:
+    daemon = new_world.start("run")
+    until((new_world.state / "daemon.json").exists, "the daemon is up")
+    daemon.send_signal(signal.SIGINT)
+    _, said = daemon.communicate(timeout=15)
+    assert daemon.returncode == 130
+    assert "Traceback" not in said
+    assert '"event": "stopped"' in said
+
+
+def test_a_bug_is_70_and_one_sentence(tmp_path: Path) -> None:
+    # The way in is replaced by one that fails: what is tested is what the boundary does with it.
+    script = (
+        "from coordinator import cli\n"
+        "from coordinator.cli import verbs\n"
+        "def broken(): raise RuntimeError('boom')\n"
+        "verbs.app = broken\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 70
+    assert done.stderr.count("\n") == 1
+    assert "RuntimeError: boom" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("logs", "-n", "200")])
+def test_a_reader_that_goes_away_is_no_error(world: World, arguments: tuple[str, ...]) -> None:
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as gone:
+        gone.wait()
+        assert gone.stdin is not None
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--config", str(world.config)],
+            stdout=gone.stdin,
+            stderr=subprocess.PIPE,
+            env=world.environ,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_check_marks_gets_a_replacement_not_an_error(world: World) -> None:
+    answer = world.run("doctor", PYTHONIOENCODING="iso-8859-1", HELLO_TOKEN="")
+    assert answer.code == 1
+    assert "? git" in answer.out
+
+
+def test_help_comes_at_once_and_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "coordinator", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    heavy = {"sqlalchemy", "github", "pydantic", "apscheduler", "structlog", "asyncio", "alembic", "jinja2"}
+    assert not imported & heavy
+    assert "Exit codes" in done.stdout
+
+
+def test_the_commands_environment_variable_names_the_configuration(world: World) -> None:
+    answer = run("check", env={**os.environ, "HELLO_TOKEN": "t", "COORDINATOR_CONFIG": str(world.config)})
+    assert answer.code == 0
+    assert "octo/hello" in answer.out
