@@ -120,7 +120,8 @@ def _next_look(task: Task, around: Circumstances) -> str:
     if task.wake_at is None:
         return f"it is not looked at again before `coordinator retry {_as_argument(task)}` or a new label"
     if around.daemon is None:
-        return "it is looked at again once `coordinator run` is started: no daemon runs now"
+        at = when(task.wake_at, around.now)
+        return f"it is looked at again {at}, but no daemon runs now: start `coordinator run`"
     paused = ", but Coordinator is paused until `coordinator resume`" if around.is_paused else ""
     return f"it is looked at again {when(task.wake_at, around.now)}{paused}"
 
