@@ -35,7 +35,7 @@ from coordinator.workspaces import Workspace
 log = get_logger()
 
 AT_ONCE = 4
-GIVE_UP_AFTER = 12  # tries of a refused write: about a day with the back-off below
+GIVE_UP_AFTER = 16  # tries of a refused write: a day and a bit with the back-off below
 BASE_DELAY = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=4)
 STORE_AGAIN = timedelta(seconds=2)

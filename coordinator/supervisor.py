@@ -377,11 +377,17 @@ class Supervisor:
             )
         self._read_output(live)
         summary = live.parser.finish()
+        git, workspace_error = None, None
         try:
             git = await self._in_thread(self._keep_work, live) if record is not None else None
         except WorkspaceError as error:
-            return _preparation_failure(error)
-        return self._classify(live, record, summary, git, stop)
+            workspace_error = error
+        verdict = self._classify(live, record, summary, git, stop)
+        if workspace_error is not None and verdict.failure_class is FailureClass.WORKSPACE:
+            return _preparation_failure(
+                workspace_error
+            )  # nothing else explains it: a stop, a limit, an exit code
+        return verdict
 
     def _keep_work(self, live: LiveRun) -> GitState | None:
         """What the agent left, committed on the task's branch. Blocks; runs in a thread.
