@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import zoneinfo
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -263,12 +264,15 @@ def run(folder: Path | None = None, *, as_json: bool = False) -> int:
     """Play the demo and print how it came out. Returns the exit code: 0 when all six ended as they should."""
     console = _console(stderr=as_json)
     with contextlib.ExitStack() as stack:
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coordinator-demo-")))
-        server = stack.enter_context(GitHubServer(git_root=folder / "github"))
-        stack.callback(_deaf_to_interrupts)  # called first: a second Ctrl-C must not cut the tidying short
-        demo = _set_up(folder, server)
-        _log_to_file(demo, stack)
+        with _interrupts_held_back():
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coordinator-demo-")))
+            server = stack.enter_context(GitHubServer(git_root=folder / "github"))
+            demo = _set_up(folder, server)
+            _log_to_file(demo, stack)
+            stack.callback(
+                _deaf_to_interrupts
+            )  # called first: a second Ctrl-C must not cut the tidying short
         console.print(
             f"A GitHub-like server runs on {server.api_url} with {len(demo.numbers)} labelled issues; "
             "the agent is a scripted one, everything else is real.\n"
@@ -300,6 +304,16 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     known = stream.isatty() or os.environ.get("COLUMNS")
     return Console(highlight=False, stderr=stderr, width=None if known else WIDTH_OF_A_FILE)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A Ctrl-C that comes while things are made counts when they are made, and can be tidied away."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _deaf_to_interrupts() -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Answer, World, at_once, run, until
+from conftest import COMMAND, World, at_once, run, until
 
 BROKEN = {
     "unknown key": ("[coordinator]\npoll_intervall_seconds = 5\n", "poll_interval_seconds"),
@@ -24,28 +24,20 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Answer]:
-    """What `check` and `run` say to each broken configuration."""
+def test_a_broken_configuration_is_the_same_sentence_and_78_from_check_and_from_run(tmp_path: Path) -> None:
     calls = {}
     for case, (text, _) in BROKEN.items():
-        config = tmp_path_factory.mktemp("broken") / "config.toml"
+        config = tmp_path / f"{case}.toml"
         if text is not None:
             config.write_text(text)
-        for verb in ("check", "run"):
-            calls[case, verb] = partial(run, verb, "--config", str(config))
-    return at_once(calls)
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_configuration_is_the_same_sentence_and_78_from_check_and_from_run(
-    case: str, refusals: dict[tuple[str, str], Answer]
-) -> None:
-    checked, started = refusals[case, "check"], refusals[case, "run"]
-    assert (checked.code, started.code) == (78, 78)
-    assert checked.err == started.err
-    assert BROKEN[case][1] in checked.err
-    assert checked.err.count("\n") == 1
+        calls |= {(case, verb): partial(run, verb, "--config", str(config)) for verb in ("check", "run")}
+    answers = at_once(calls)
+    for case, (_, says) in BROKEN.items():
+        checked, started = answers[case, "check"], answers[case, "run"]
+        assert (checked.code, started.code) == (78, 78), case
+        assert checked.err == started.err
+        assert says in checked.err
+        assert checked.err.count("\n") == 1
 
 
 def test_check_prints_all_problems_as_json_and_still_ends_with_78(tmp_path: Path) -> None:

@@ -57,7 +57,6 @@ def test_pause_and_resume_are_taken_at_once_and_said_by_why(busy: World) -> None
     paused = busy.run("pause")
     assert (paused.code, paused.out) == (0, "No new runs are started until `coordinator resume`.\n")
     assert "Coordinator is paused" in busy.why("queued")
-    assert "Paused:" in busy.run("status").out
     resumed = busy.run("resume", "--json").json
     assert (resumed["verb"], resumed["answer"]) == ("resume", "runs are started again")
 
@@ -109,8 +108,6 @@ def test_a_followed_task_shows_what_comes_and_ends_silently_with_ctrl_c(busy: Wo
 
 
 def test_requests_without_a_daemon_are_kept_for_the_next_one(world: World) -> None:
-    answer = world.run("resume", "--json").json
-    assert answer["answer"] is None
     assert "no daemon runs, so it is taken when one starts" in world.run("resume").out
 
 

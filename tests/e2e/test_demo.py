@@ -65,14 +65,15 @@ def test_the_demo_shows_all_six_ends_and_exits_0(tmp_path: Path) -> None:
     assert [row["attempts"] for row in by_number.values()] == [1, 1, 2, 3, 1, 1]
     assert all(by_number[number]["pull_request"] for number in (1, 2, 3))
     assert all(by_number[number]["pull_request"] is None for number in (4, 5, 6))
-    assert all(row["input_tokens"] and row["cost_usd"] for row in by_number.values())
+    # The cancelled one may have been stopped before its first answer.
+    assert all(row["input_tokens"] and row["cost_usd"] for number, row in by_number.items() if number != 5)
     assert "running on claude-cli/claude-opus-4 (rule critical-issues-opus, attempt 1)" in answer.err
     assert processes_of(str(tmp_path)) == []
     assert (tmp_path / "kept" / "state" / "logs" / "gh-1.jsonl").exists()
 
 
 MOMENTS = {
-    "before anything": lambda _: True,
+    "as soon as it makes something": lambda folder: list(folder.iterdir()),
     "when there is a database": lambda folder: list(folder.glob("*/state/coordinator.db")),
     "while workers work": lambda folder: list(folder.glob("*/state/runs/*/started")),
     "after the first result": lambda folder: list(folder.glob("*/state/runs/*/exit")),
@@ -90,7 +91,6 @@ def test_ctrl_c_at_any_moment_is_130_and_leaves_nothing(moment: str, tmp_path: P
         text=True,
         start_new_session=True,
     )
-    until(lambda: list(tmp_path.iterdir()), "its folder is made")
     until(lambda: MOMENTS[moment](tmp_path), moment)
     os.killpg(demo.pid, signal.SIGINT)  # as the terminal does: to every process in the foreground
     said, _ = demo.communicate(timeout=20)
