@@ -39,7 +39,7 @@ class GitHubUnavailable(CoordinatorError):
 
 
 class GitHubRefused(CoordinatorError):
-    """GitHub answered, and the answer is no (401, 403 without a limit, 404, 410, 422). Repeating will not help."""
+    """GitHub answered no (401, 403 without a limit, 404, 410, 422). Repeating will not help."""
 
     def __init__(self, message: str, *, status: int) -> None:
         self.status = status

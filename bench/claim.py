@@ -10,6 +10,7 @@ from typing import Any
 
 from adw_modules.tasks.model import TaskState
 from bench import harness
+from coordinator.clock import utc_now
 from coordinator.store import Store
 
 FEW, MANY = 100, 100_000
@@ -27,20 +28,24 @@ class Decision:
 
 def filled(path: Path, finished: int) -> Store:
     """A store with `finished` ended tasks and CLAIMS queued ones."""
-    store = Store.open(path, now=harness.utc_now())
+    store = Store.open(path, now=utc_now())
     finish_in_bulk(store, finished)
     for number in range(finished + 1, finished + CLAIMS + 1):
-        store.upsert_task(harness.request(number), name=f"gh-{number}", now=harness.utc_now())
+        store.upsert_task(harness.request(number), name=f"gh-{number}", now=utc_now())
     return store
 
 
 def finish_in_bulk(store: Store, count: int) -> None:
     """Make `count` succeeded tasks: one through the store, the others as copies of its row."""
-    made = store.upsert_task(harness.request(1), name="gh-1", now=harness.utc_now()).task
+    made = store.upsert_task(harness.request(1), name="gh-1", now=utc_now()).task
     moved = store.transition(
-        made.task_id, expected=TaskState.QUEUED, state=TaskState.SUCCEEDED, cause=None, wake_at=None,
-        now=harness.utc_now(),
-    )  # fmt: skip
+        made.task_id,
+        expected=TaskState.QUEUED,
+        state=TaskState.SUCCEEDED,
+        cause=None,
+        wake_at=None,
+        now=utc_now(),
+    )
     assert moved
     with store._database.write() as conn:  # there is no bulk call, because the product has no use for one
         columns = [row[1] for row in conn.exec_driver_sql("PRAGMA table_info(tasks)") if row[1] != "task_id"]
@@ -48,7 +53,8 @@ def finish_in_bulk(store: Store, count: int) -> None:
         values = ", ".join({"issue_number": "n", "name": "'gh-' || n"}.get(name, name) for name in columns)
         conn.exec_driver_sql(
             f"WITH RECURSIVE counter(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM counter WHERE n < {count}) "
-            f"INSERT INTO tasks ({wanted}) SELECT {values} FROM tasks, counter WHERE tasks.task_id = {made.task_id}"
+            f"INSERT INTO tasks ({wanted}) SELECT {values} FROM tasks, counter "
+            f"WHERE tasks.task_id = {made.task_id}"
         )
 
 
@@ -57,11 +63,14 @@ def latency(store: Store) -> float:
     times = []
     for _ in range(CLAIMS):
         began = time.perf_counter()
-        snapshot = store.snapshot(now=harness.utc_now(), ready_limit=1, config_version="bench")
+        snapshot = store.snapshot(now=utc_now(), ready_limit=1, config_version="bench")
         claimed = store.claim(
-            snapshot.ready[0].task_id, decision=Decision(), config_version="bench",
-            run_dir_of=lambda task, token: f"/nowhere/{task.name}.{token}", now=harness.utc_now(),
-        )  # fmt: skip
+            snapshot.ready[0].task_id,
+            decision=Decision(),
+            config_version="bench",
+            run_dir_of=lambda task, token: f"/nowhere/{task.name}.{token}",
+            now=utc_now(),
+        )
         times.append(time.perf_counter() - began)
         assert claimed is not None
         end(store, claimed[1])
@@ -74,14 +83,21 @@ def end(store: Store, run: Any) -> None:
     from coordinator.store import Settlement
 
     store.finish(
-        run, outcome=RunOutcome(outcome=Outcome.SUCCEEDED, detail=""), usage=Usage(source=UsageSource.UNKNOWN),
-        cost=Cost(usd=None, priced_by="unknown"), now=harness.utc_now(),
+        run,
+        outcome=RunOutcome(outcome=Outcome.SUCCEEDED, detail=""),
+        usage=Usage(source=UsageSource.UNKNOWN),
+        cost=Cost(usd=None, priced_by="unknown"),
+        now=utc_now(),
         settlement=Settlement(state=TaskState.SUCCEEDED, cause=None, wake_at=None, attempts=1),
-    )  # fmt: skip
+    )
 
 
 def measure() -> dict[str, float]:
-    with harness.folder() as root, filled(root / "few.db", FEW) as few, filled(root / "many.db", MANY) as many:
+    with (
+        harness.folder() as root,
+        filled(root / "few.db", FEW) as few,
+        filled(root / "many.db", MANY) as many,
+    ):
         small, large = latency(few), latency(many)
     return {"few_ms": small * 1000, "many_ms": large * 1000, "ratio": large / small}
 

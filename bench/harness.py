@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +16,6 @@ from pathlib import Path
 
 from adw_modules.tasks.model import GitState, IssueSnapshot, Priority, TaskRequest, Trigger
 from coordinator import logs
-from coordinator.clock import utc_now
 from coordinator.daemon import Daemon
 from coordinator.settings import SettingsSource
 from coordinator.workspaces import Mirror, Workspace
@@ -115,6 +116,23 @@ class Unpublished(Daemon):
         return None
 
 
+@contextlib.contextmanager
+def daemon(root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`coordinator run` with the configuration in `root`, until the block ends."""
+    with (root / "daemon.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "coordinator", "run", "--config", str(root / "adws" / "config.toml")],
+            env=environ(),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
 async def floor(count: int, concurrency: int) -> float:
     """Bare `asyncio.create_subprocess_exec('true')`, runs per second."""
     program = shutil.which("true")
@@ -129,17 +147,3 @@ async def floor(count: int, concurrency: int) -> float:
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(count)))
     return count / (time.perf_counter() - began)
-
-
-__all__ = [
-    "TOKEN",
-    "PlainFolders",
-    "Unpublished",
-    "environ",
-    "floor",
-    "folder",
-    "quiet_logs",
-    "request",
-    "source",
-    "utc_now",
-]

@@ -8,6 +8,7 @@ import time
 
 from adw_modules.tasks.model import TaskState
 from bench import harness
+from coordinator.clock import utc_now
 from coordinator.store import Store
 
 RUNS = 200
@@ -20,9 +21,9 @@ async def one_round() -> float:
     with harness.folder() as root:
         source = harness.source(root, workers=CONCURRENCY, command='["true"]')
         source.current.state_dir.mkdir(mode=0o700)
-        with Store.open(source.current.database_url, now=harness.utc_now()) as store:
+        with Store.open(source.current.database_url, now=utc_now()) as store:
             for number in range(1, RUNS + 1):
-                store.upsert_task(harness.request(number), name=f"gh-{number}", now=harness.utc_now())
+                store.upsert_task(harness.request(number), name=f"gh-{number}", now=utc_now())
         harness.quiet_logs(source.current.log_dir)
         daemon = harness.Unpublished(
             source, environ=harness.environ(), workspaces=harness.PlainFolders(root / "trees")

@@ -337,7 +337,7 @@ class Daemon:
     async def _poll(self, name: str, poller: RepositoryPoller) -> None:
         try:
             await poller.poll()
-        except Exception:  # noqa: BLE001  one broken repository never stops another
+        except Exception:  # one broken repository never stops another
             log.exception("poll failed", repo=name)
             poller.pace.failed(None)
         finally:
@@ -345,9 +345,14 @@ class Daemon:
             if not self._once and self._pollers.get(name) is poller:
                 due = poller.schedule_next(self._now())
                 self._scheduler.add_job(
-                    self.wake, "date", run_date=due, args=[PollDue(repository=name)], id=name, replace_existing=True,
-                    misfire_grace_time=None,
-                )  # fmt: skip
+                    self.wake,
+                    "date",
+                    run_date=due,
+                    args=[PollDue(repository=name)],
+                    id=name,
+                    replace_existing=True,
+                    misfire_grace_time=None,  # a late poll is still a poll
+                )
             self._write_status()
             self.wake(Wake.POLLED)
             self.outbox.kick()

@@ -118,7 +118,7 @@ class Outbox:
             self._failed(item, error)
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001  a bug in one item must not stop the others
+        except Exception as error:  # a bug in one item must not stop the others
             log.exception("outbox item failed", item=item.kind, task_id=item.task_id)
             self._failed(item, CoordinatorError(f"internal error: {error}"))
 

@@ -135,7 +135,7 @@ class RepositoryPoller:
                 raise result
 
     def _prefetch(self, seen_at: float) -> None:
-        """Start the git fetch that the first run of a new issue will need, while GitHub is asked who labelled it."""
+        """Start the fetch that a new issue's first run will need, while GitHub is asked who labelled it."""
         services, repository = self.services, self.repository
 
         def fetch() -> None:

@@ -37,7 +37,7 @@ _EXIT_PATIENCE = 3600.0  # seconds to keep trying to write `exit` (full disk) be
 _WAKERS = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer of the protocol, not a fault
+class Refused(Exception):
     """This run directory may not be started; `str(refusal)` is the reason."""
 
 

@@ -38,6 +38,7 @@ from adw_modules.tasks.model import (
     RunOutcome,
     Task,
     TaskState,
+    Usage,
 )
 from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run
@@ -75,6 +76,18 @@ class LiveRun:
     is_marked: bool = False  # the store knows that the worker was started
     log_file: int | None = None
     finished: asyncio.Task[None] | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A settled run: how it ended, what it took, and where it took its task."""
+
+    record: ExitRecord | None
+    outcome: RunOutcome
+    verdict: Verdict
+    usage: Usage
+    cost: Cost
+    at: datetime
 
 
 class Supervisor:
@@ -167,20 +180,19 @@ class Supervisor:
     async def _execute(self, live: LiveRun, *, adopted: bool) -> None:
         bind_contextvars(task=live.task.name, run=live.run.run_id)
         try:
-            if not adopted:
-                await self._launch(live)
+            handle = live.handle if adopted and live.handle else await self._launch(live)
         except (WorkspaceError, PromptError, SpawnError) as error:
             await self._settle_guarded(live, None, failure=_not_started(live, error))
             return
-        except Exception as error:  # noqa: BLE001  one broken run must end as a counted run, not stop the others
+        except Exception as error:  # one broken run must end as a counted run, not stop the others
             log.exception("run could not be started")
             await self._settle_guarded(live, None, failure=_not_started(live, error))
             return
         self._send_stop(live)  # asked for while the workspace was being made
-        record = await self._follow(live)
+        record = await self._follow(live, handle)
         await self._settle_guarded(live, record)
 
-    async def _launch(self, live: LiveRun) -> None:
+    async def _launch(self, live: LiveRun) -> WorkerHandle:
         """Workspace, prompt, worker; returns when the agent process has been started durably."""
         services, task, run = self._services, live.task, live.run
         repository = services.repository(task.repo)
@@ -216,6 +228,7 @@ class Supervisor:
             pid=live.handle.child_pid,
             attempt=run.attempt,
         )
+        return live.handle
 
     def _spec(self, live: LiveRun, provider: ProviderSettings, workspace: Workspace) -> LaunchSpec:
         services, task, run = self._services, live.task, live.run
@@ -268,10 +281,9 @@ class Supervisor:
             ),
         )
 
-    async def _follow(self, live: LiveRun) -> ExitRecord | None:
+    async def _follow(self, live: LiveRun, handle: WorkerHandle) -> ExitRecord | None:
         """Read the stream while the worker lives. Returns its exit record; None when it was lost."""
-        assert live.handle is not None
-        waiting = asyncio.ensure_future(live.handle.wait())
+        waiting = asyncio.ensure_future(handle.wait())
         try:
             while True:
                 done, _ = await asyncio.wait({waiting}, timeout=FOLLOW_SECONDS)
@@ -392,7 +404,7 @@ class Supervisor:
     def _keep_work(self, live: LiveRun) -> GitState | None:
         """What the agent left, committed on the task's branch. Blocks; runs in a thread.
 
-        It is committed whatever the outcome: a retry goes on from it, and no clean-up can take it for rubbish.
+        Committed whatever the outcome: a retry goes on from it, and no clean-up can take it for rubbish.
         """
         workspaces = self._services.workspaces
         workspace = live.workspace or find_workspace(self._services, live.task)
@@ -440,6 +452,7 @@ class Supervisor:
             attempts=verdict.attempts,
             outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
         )
+        save_summary(Path(live.run.run_dir), summary, services.redactor.text)  # before anybody may quote it
         started_at = live.run.started_at or (record.started_at if record else None)
         if not services.store.finish(
             replace(live.run, started_at=started_at),
@@ -451,35 +464,28 @@ class Supervisor:
         ):
             log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
             return
-        save_summary(Path(live.run.run_dir), summary, services.redactor.text)
+        ended = Ended(record=record, outcome=outcome, verdict=verdict, usage=summary.usage, cost=cost, at=now)
         try:
-            self._log_call(live, record, outcome, summary, cost, now)
+            self._log_call(live, ended)
         except OSError as error:  # the run is settled; the store has the same figures
             log.warning("the daily log of calls could not be written", error=str(error))
-        log_finished(live, outcome, verdict, summary, cost, services.settings.coordinator.max_attempts, now)
+        log_finished(ended, services.settings.coordinator.max_attempts)
 
-    def _log_call(
-        self,
-        live: LiveRun,
-        record: ExitRecord | None,
-        outcome: RunOutcome,
-        summary: StreamSummary,
-        cost: Cost,
-        now: datetime,
-    ) -> None:
+    def _log_call(self, live: LiveRun, ended: Ended) -> None:
+        record = ended.record
         duration = (record.ended_at - record.started_at).total_seconds() if record else 0.0
         ClaudeAPILogger(self._services.loaded.log_dir, []).log_call(
-            at=now,
+            at=ended.at,
             task_id=live.task.name,
             token=live.run.token,
             attempt=live.run.attempt,
             provider=live.run.provider,
             model=live.run.model,
-            usage=summary.usage,
-            cost=cost,
+            usage=ended.usage,
+            cost=ended.cost,
             duration_seconds=duration,
-            outcome=outcome.outcome.value,
-            exit_code=outcome.exit_code,
+            outcome=ended.outcome.outcome.value,
+            exit_code=ended.outcome.exit_code,
         )
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -487,27 +493,19 @@ class Supervisor:
         return await asyncio.wrap_future(future)
 
 
-def log_finished(
-    live: LiveRun,
-    outcome: RunOutcome,
-    verdict: Verdict,
-    summary: StreamSummary,
-    cost: Cost,
-    max_attempts: int,
-    now: datetime,
-) -> None:
+def log_finished(ended: Ended, max_attempts: int) -> None:
     """The lines operators tail for: how it ended, what it took, what happens next."""
-    usage = summary.usage
+    outcome, verdict, usage = ended.outcome, ended.verdict, ended.usage
     log.info(
         "worker finished",
         outcome=outcome.outcome.value,
         detail=outcome.detail,
         tokens=report.tokens_text(usage.total, usage.source),
-        cost=report.cost_text(cost.usd),
+        cost=report.cost_text(ended.cost.usd),
     )
     match verdict.state:
         case TaskState.RETRY_WAIT if verdict.wake_at:
-            wait = report.duration_text(verdict.wake_at - now)
+            wait = report.duration_text(verdict.wake_at - ended.at)
             log.info("will retry", attempt=f"{verdict.attempts}/{max_attempts}", backoff=wait)
         case TaskState.FAILED:
             log.error("failed permanently", cause=verdict.cause)

@@ -1,1 +1,1 @@
-"""The life of a task: its words (model), its states (lifecycle), what happens next (planning, retries, outcome)."""
+"""The life of a task: its words (model), states (lifecycle), and what happens next (planning, retries …)."""

@@ -40,7 +40,7 @@ class Sighting(StrEnum):
 
 
 def priority_of(labels: tuple[str, ...]) -> Priority:
-    """The most urgent priority label (`priority:P0`…`P3`, `P1`, `critical`, `high`, `normal`, `low`); else normal."""
+    """The most urgent priority label (`priority:P0` … `P3`, or `critical`, `high`, `normal`, `low`); else normal."""
     found = [
         _PRIORITY_WORDS[match[1].lower()]
         for label in labels
@@ -97,7 +97,10 @@ def _refusal(trigger: Trigger | None, *, by_app: bool, actor_kind: str, permissi
     if not trigger.actor:
         return "the account that applied the label no longer exists"
     if by_app or actor_kind != "User":
-        return f"the label was applied by {trigger.actor}, which is an app; a person with write access has to apply it"
+        return (
+            f"the label was applied by {trigger.actor}, which is an app; "
+            "a person with write access has to apply it"
+        )
     if permission not in WRITE_PERMISSIONS:
         return f"the label was applied by {trigger.actor}, who has no write access ({permission})"
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from adw_modules.errors import IllegalTransition
-from adw_modules.tasks.model import TaskState as S  # noqa: N817  the table below is read as a picture
+from adw_modules.tasks.model import TaskState as S  # one letter: the table below is read as a picture
 
 
 class Event(StrEnum):
@@ -55,7 +55,7 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
 
 
 def advance(state: S, event: Event) -> S:
-    """The state that `event` leads to. Raises IllegalTransition (a bug in the caller) when it may not happen."""
+    """The state that `event` leads to. Raises IllegalTransition (the caller's bug) when it may not happen."""
     try:
         return TRANSITIONS[state][event]
     except KeyError:

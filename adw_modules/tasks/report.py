@@ -127,7 +127,7 @@ def pull_request_body(task: Task, report: RunReport, summary: str) -> str:
 
 
 def tokens_text(usage: ModelUsage, source: UsageSource) -> str:
-    """`5,200 / 300`: everything that went in (cached or not) and everything that came out; `unknown` when unknown."""
+    """`5,200 / 300`: all that went in (cached or not) and all that came out; `unknown` when unknown."""
     if source is UsageSource.UNKNOWN:
         return "unknown"
     about = "" if source is UsageSource.REPORTED else "≥ "

@@ -119,7 +119,7 @@ def _after_failure(
 
 
 def retry_delay(attempts: int, backoff: Backoff, policy: RetrySettings) -> timedelta:
-    """How long to wait after the `attempts`-th failed attempt (1 is the first): base x factor^(n-1), capped."""
+    """The wait after the `attempts`-th failed attempt (1 is the first): base x factor^(n-1), capped."""
     base = policy.fast_exit_base_delay_seconds if backoff is Backoff.LONG else policy.base_delay_seconds
     exponent = min(max(0, attempts - 1), 60)  # keeps the power finite for any configured factor
     return timedelta(seconds=min(base * policy.factor**exponent, max(base, policy.max_delay_seconds)))

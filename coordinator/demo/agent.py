@@ -41,7 +41,7 @@ _LONGEST = 600.0  # seconds: nothing that is started here lives longer
 _PRICES = {"opus": (15.0, 75.0), "sonnet": (3.0, 15.0), "haiku": (1.0, 5.0)}
 
 
-class Ended(Exception):  # noqa: N818  the normal way out of a directive that ends the run
+class Ended(Exception):
     """The run is over: what the final record says, and the exit code."""
 
     def __init__(self, text: str, code: int, **result: Any) -> None:

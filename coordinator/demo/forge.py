@@ -51,7 +51,7 @@ class Role(IntEnum):
         return {Role.TRIAGE: "read", Role.MAINTAIN: "write"}.get(self, self.word)
 
 
-class Rejected(Exception):  # noqa: N818  the request is at fault, not the program
+class Rejected(Exception):
     """A change GitHub would refuse. Becomes an error answer with `status` and GitHub's error list."""
 
     def __init__(self, status: int, message: str, *errors: dict[str, object] | str) -> None:

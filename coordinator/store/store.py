@@ -193,7 +193,7 @@ class Store:
         settlement: Settlement,
         now: datetime,
     ) -> bool:
-        """End a run: its record (with `run.started_at`), usage, cost, the task's state and the outbox together.
+        """End a run: its record (with `run.started_at`), usage, cost, the task's state, the outbox together.
 
         False when this run is not the task's live one any more (another token, ended): nothing is written.
         """

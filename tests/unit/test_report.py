@@ -26,8 +26,17 @@ def a_report(**changes) -> RunReport:
 
 def test_the_comment_says_status_rule_target_attempt_tokens_cost_and_time() -> None:
     text = report.comment(a_task(state=TaskState.SUCCEEDED, pr_url="https://x/pull/3"), [a_report()])
-    for part in ("✅ Done", "high-priority-sonnet", "Critical tasks get the best model", "claude-cli / claude-sonnet-4-5",
-                 "| 1 |", "4,600 / 300", "$0.0189", "4.2 s", "https://x/pull/3"):  # fmt: skip
+    for part in (
+        "✅ Done",
+        "high-priority-sonnet",
+        "Critical tasks get the best model",
+        "claude-cli / claude-sonnet-4-5",
+        "| 1 |",
+        "4,600 / 300",
+        "$0.0189",
+        "4.2 s",
+        "https://x/pull/3",
+    ):
         assert part in text
 
 
