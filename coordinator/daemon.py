@@ -335,8 +335,9 @@ class Daemon:
         self._polling[name] = asyncio.create_task(self._poll(name, poller))
 
     async def _poll(self, name: str, poller: RepositoryPoller) -> None:
+        has_news = True
         try:
-            await poller.poll()
+            has_news = await poller.poll()
         except Exception:  # one broken repository never stops another
             log.exception("poll failed", repo=name)
             poller.pace.failed(None)
@@ -354,8 +355,9 @@ class Daemon:
                     misfire_grace_time=None,  # a late poll is still a poll
                 )
             self._write_status()
-            self.wake(Wake.POLLED)
-            self.outbox.kick()
+            if has_news or self._once:
+                self.wake(Wake.POLLED)
+                self.outbox.kick()
 
     def _withdraw(self, task: Task, reason: str) -> None:
         """End the work on a task whose issue went away."""

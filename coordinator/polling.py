@@ -66,11 +66,14 @@ class RepositoryPoller:
     listed_at: float | None = None  # monotonic: when the newest listing arrived
     _missing_once: set[int] = field(default_factory=set)
 
-    async def poll(self) -> None:
-        """One tick. Never raises for GitHub's sake; remembers the failure and slows down instead."""
-        name = self.repository.full_name
+    async def poll(self) -> bool:
+        """One tick; False when GitHub had nothing new, so that nothing needs to be planned either.
+
+        Never raises for GitHub's sake; remembers the failure and slows down instead.
+        """
+        name, has_news = self.repository.full_name, True
         try:
-            await self._poll()
+            has_news = await self._poll()
         except (GitHubUnavailable, GitHubRefused, StoreError) as error:
             self._forget()  # whatever was half done is read again in full
             self.pace.failed(getattr(error, "retry_at", None))
@@ -86,23 +89,25 @@ class RepositoryPoller:
                 log.info("poll works again", repo=name)
             self.last_error = None
             self.pace.succeeded()
+        return has_news
 
     def schedule_next(self, now: datetime) -> datetime:
         """When this repository is due again."""
         interval = self.services.settings.coordinator.poll_interval_seconds
         delay = self.pace.delay(interval, now, random.uniform(-1, 1))  # noqa: S311  jitter, not a secret
         self.next_poll_at = now + timedelta(seconds=delay)
-        log.debug("next poll", repo=self.repository.full_name, in_seconds=round(delay, 1))
+        told = log.info if self.pace.failures else log.debug  # each tick of a sound repository is no news
+        told("next poll", repo=self.repository.full_name, in_seconds=round(delay, 1))
         return self.next_poll_at
 
     def _forget(self) -> None:
         self.services.github.forget(self.repository.full_name, self.repository.label)
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> bool:
         listing = await self.services.github.poll(self.repository.full_name, self.repository.label)
         seen_at = self.listed_at = monotonic()
         if isinstance(listing, Unchanged):
-            return
+            return False
         store, now = self.services.store, self.services.now()
         known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
         unknown: list[IssueSnapshot] = []
@@ -117,6 +122,7 @@ class RepositoryPoller:
                     pass
         await self._admit_all(unknown, known, seen_at)
         await self._confirm_absent(listing)
+        return True
 
     async def _admit_all(self, issues: list[IssueSnapshot], known: dict[int, Task], seen_at: float) -> None:
         """Judge each issue on its own; the first GitHub failure is raised after the others are done."""
