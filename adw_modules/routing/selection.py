@@ -23,6 +23,7 @@ from adw_modules.routing.rules import Rule, compile_rules
 
 # What a log line always shows of a task; other attributes only when the winning rule looked at them.
 SHOWN = ("priority", "labels", "retry_count")
+DISABLED = "routing is disabled"
 
 _log = logging.getLogger("adw_modules.routing")
 
@@ -53,9 +54,10 @@ class RoutingDecision:
     @property
     def log_line(self) -> str:
         target = f"{self.provider}/{self.model}"
-        return (
-            f"✓ Rule matched: {self.rule} → {target}" if self.rule else f"No rule: {self.reason} → {target}"
-        )
+        if self.rule:
+            return f"✓ Rule matched: {self.rule} → {target}"
+        why = self.reason[:1].upper() + self.reason[1:]
+        return f"{'' if self.reason == DISABLED else '✗ '}{why} → {target} (default)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +179,9 @@ class ModelRouter:
 
     def _why_default(self, refusals: Mapping[Target, str | None]) -> str:
         if not self.enabled:
-            return "routing is disabled"
+            return DISABLED
         passed_over = any(refusals.values())
-        return "no eligible target among the rules that match" if passed_over else "no rule matches"
+        return "no eligible target among the rules that matched" if passed_over else "no rule matched"
 
     def _refusal(
         self, target: Target, eligible: Eligible | None, refusals: dict[Target, str | None]

@@ -119,6 +119,6 @@ def test_once_interrupted_leaves_no_worker(new_world: World) -> None:
     _, said = once.communicate(timeout=20)
     assert once.returncode == 130
     assert "Traceback" not in said
-    assert "No rule" in said
+    assert "✗ No rule matched → claude-cli/claude-sonnet-4-5 (default)" in said
     assert "\n  Task attrs: {'priority': 'normal'" in said
     until(lambda: not processes_of(str(new_world.folder)), "nothing of it runs")

@@ -131,7 +131,7 @@ def test_doctor_says_that_the_token_is_refused_and_that_it_is_missing(world: Wor
     )
     assert "→ put a valid token into HELLO_TOKEN" in answers["not-the-token"].out
     assert "not-the-token" not in answers["not-the-token"].out
-    assert "✗ configuration  HELLO_TOKEN is empty" in answers[""].out
+    assert "[github] token_env names HELLO_TOKEN, which is empty: export it" in answers[""].out
 
 
 # -- the log ----------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_the_moments_that_operators_tail_for_are_in_the_log(world: World) -> Non
     assert named["will retry"]["attempt"] == "1/3"
     assert named["will retry"]["backoff"]
     assert named["failed permanently"]["cause"]
-    assert any(event.startswith("No rule") for event in named)
+    assert "✗ No rule matched → claude-cli/claude-sonnet-4-5 (default)" in named
 
 
 def test_logs_print_the_rule_and_the_attributes_as_two_lines(world: World) -> None:

@@ -151,7 +151,13 @@ def test_the_log_shows_what_the_rule_looked_at_and_no_more(config):
 
 def test_the_log_says_when_no_rule_matched(config):
     decision = decided(ModelRouter(config), NOTHING)
-    assert decision.log_line == "No rule: no rule matches → claude-cli/claude-sonnet-4-5"
+    assert decision.log_line == "✗ No rule matched → claude-cli/claude-sonnet-4-5 (default)"
+
+
+def test_the_log_says_when_routing_is_disabled(config):
+    config["routing"]["enabled"] = False
+    decision = decided(ModelRouter(config), CRITICAL)
+    assert decision.log_line == "Routing is disabled → claude-cli/claude-sonnet-4-5 (default)"
 
 
 def test_every_rule_tried_leaves_its_reason(config):
@@ -307,7 +313,10 @@ def test_after_the_last_rule_the_default_is_tried(config):
     eligible, _ = refusing("claude-cli/claude-opus-4")
     decision = decided(ModelRouter(config), CRITICAL, eligible)
     assert (decision.rule, decision.model) == (None, "claude-sonnet-4-5")
-    assert decision.reason == "no eligible target among the rules that match"
+    assert decision.reason == "no eligible target among the rules that matched"
+    assert decision.log_line == (
+        "✗ No eligible target among the rules that matched → claude-cli/claude-sonnet-4-5 (default)"
+    )
 
 
 def test_when_nothing_is_eligible_there_is_no_route_and_every_target_says_why(config):
