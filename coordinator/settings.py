@@ -167,7 +167,7 @@ class SettingsSource:
         settings = parse_settings(text, source=self._source)
         if self._environ is not None:
             missing = check_runnable(settings, source=self._source) + check_environment(
-                settings, self._environ
+                settings, self._environ, source=self._source
             )
             if missing:
                 raise ConfigError(missing)

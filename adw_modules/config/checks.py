@@ -24,7 +24,9 @@ def check_runnable(settings: Settings, *, source: str = "config.toml") -> list[s
     return [f"{source}: no repository is configured; {mend}."]
 
 
-def check_environment(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+def check_environment(
+    settings: Settings, environ: Mapping[str, str], *, source: str = "config.toml"
+) -> list[str]:
     """What the daemon needs from the environment: one sentence for each thing that is missing.
 
     A provider's missing key is not among them: that provider is unavailable, and the others work.
@@ -38,7 +40,7 @@ def check_environment(settings: Settings, environ: Mapping[str, str]) -> list[st
         problem, mend = "has spaces or line breaks around the token", "set it to the token alone"
     else:
         return []
-    return [f"{name} {problem}: [github] token_env names it; {mend}."]
+    return [f"{source}: [github] token_env names {name}, which {problem}: {mend}."]
 
 
 def warnings(settings: Settings) -> list[str]:

@@ -29,7 +29,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] | None 
     problems += cross_checks(document)
     if problems or settings is None:
         raise ConfigError(sentences(problems, source, TomlLines(text)))
-    missing = check_environment(settings, environ) if environ is not None else []
+    missing = check_environment(settings, environ, source=source) if environ is not None else []
     if missing:
         raise ConfigError(missing)
     return settings

@@ -90,7 +90,8 @@ def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
     from adw_modules.config import check_environment, check_runnable
 
     source = str(loaded.path)
-    problems = check_runnable(loaded.settings, source=source) + check_environment(loaded.settings, os.environ)
+    problems = check_runnable(loaded.settings, source=source)
+    problems += check_environment(loaded.settings, os.environ, source=source)
     for problem in problems:
         yield Finding(check="configuration", ok=False, text=problem)
     if not problems:

@@ -139,7 +139,7 @@ def test_a_daemon_needs_a_repository_and_a_token(path: Path):
         SettingsSource(path, {})
     first, second = caught.value.problems
     assert first.startswith(f"{path}: no repository is configured; ")
-    assert second.startswith("GITHUB_TOKEN is not set: ")
+    assert second.startswith(f"{path}: [github] token_env names GITHUB_TOKEN, which is not set: ")
 
 
 # --- ways to change a file ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ BROKEN = {
     "syntax": ("[coordinator\n", "line 1"),
     "missing variable": (
         '[github]\nrepo_owner = "o"\nrepo_name = "n"\ntoken_env = "NOT_SET_HERE"\n',
-        "NOT_SET_HERE",
+        "missing variable.toml: [github] token_env names NOT_SET_HERE, which is not set: export it",
     ),
     "missing file": (None, "does not exist"),
 }

@@ -630,46 +630,28 @@ def test_no_sentence_shows_a_secret():
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
+    ("environ", "problem"),
     [
-        ({"GITHUB_TOKEN": "t0k"}, []),
-        (
-            {},
-            [
-                (
-                    "GITHUB_TOKEN is not set: [github] token_env names it; export it or put it into the "
-                    "service's "
-                    "environment file."
-                )
-            ],
-        ),
-        (
-            {"GITHUB_TOKEN": ""},
-            [
-                (
-                    "GITHUB_TOKEN is empty: [github] token_env names it; export it or put it into the "
-                    "service's "
-                    "environment file."
-                )
-            ],
-        ),
+        ({}, "is not set: export it or put it into the service's environment file"),
+        ({"GITHUB_TOKEN": ""}, "is empty: export it or put it into the service's environment file"),
+        ({"GITHUB_TOKEN": "  "}, "is empty: export it or put it into the service's environment file"),
         (
             {"GITHUB_TOKEN": "t0k\r"},
-            [
-                (
-                    "GITHUB_TOKEN has spaces or line breaks around the token: [github] token_env names it; "
-                    "set it to the token alone."
-                )
-            ],
+            "has spaces or line breaks around the token: set it to the token alone",
         ),
     ],
 )
-def test_the_token_variable_must_hold_a_token(environ: dict[str, str], expected: list[str]):
-    assert check_environment(parse(""), environ) == expected
+def test_the_token_variable_must_hold_a_token(environ: dict[str, str], problem: str):
+    found = check_environment(parse(""), environ, source="adws/config.toml")
+    assert found == [f"adws/config.toml: [github] token_env names GITHUB_TOKEN, which {problem}."]
+
+
+def test_a_token_alone_is_enough():
+    assert check_environment(parse(""), {"GITHUB_TOKEN": "t0k"}) == []
 
 
 def test_parsing_with_an_environment_refuses_one_that_is_incomplete():
-    with pytest.raises(ConfigError, match="GITHUB_TOKEN is not set"):
+    with pytest.raises(ConfigError, match=f"^{F}: .*GITHUB_TOKEN, which is not set"):
         parse_settings("", source=F, environ={})
     parse_settings("", source=F, environ={"GITHUB_TOKEN": "x"})
 
