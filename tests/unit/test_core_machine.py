@@ -102,6 +102,14 @@ class CoreMachine(RuleBasedStateMachine):
             attempts=verdict.attempts,
         )
 
+    @rule(number=tasks, outcome=st.sampled_from([Outcome.FAILED, Outcome.LOST, Outcome.STALLED]))
+    def a_run_fails_and_its_wait_passes(self, number: int, outcome: Outcome) -> None:
+        """The way to the limit, which single steps seldom walk to its end."""
+        self.a_run_ends(number, outcome, FailureClass.EXIT_CODE, None)
+        self.time_passes(4000)
+        for _ in range(2):  # due, then dispatched
+            self.the_loop_turns(paused=False)
+
     @rule(number=tasks)
     def the_issue_is_closed(self, number: int) -> None:
         state = self.by_id[number].state
