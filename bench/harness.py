@@ -37,6 +37,7 @@ command_template = {command}
 [llm]
 provider = "agent"
 model_default = "none"
+{extra}
 """
 
 TOKEN = "bench-token"
@@ -59,6 +60,7 @@ def source(root: Path, **values: object) -> SettingsSource:
         "interval": 3600,
         "api_url": "http://127.0.0.1:9",
         "remote_url": "/nowhere/{owner}/{name}",
+        "extra": "",
     }
     config = root / "adws" / "config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)

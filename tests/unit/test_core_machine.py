@@ -203,5 +203,5 @@ class CoreMachine(RuleBasedStateMachine):
             self.ended[number] = self.by_id[number].state
 
 
-CoreMachine.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+CoreMachine.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
 test_the_core_holds_its_promises = CoreMachine.TestCase

@@ -1,0 +1,70 @@
+"""`make bench`: run every measurement and write bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import claim, idle, pipeline, throughput
+from coordinator.clock import utc_now
+
+Figures = dict[str, float]
+
+# What is shown, where it comes from, how it is written, what it has to be, and whether it is.
+ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
+    ("No-op runs, concurrency 8, ratio to the floor", "ratio", "{:.3f}", "≥ 0.05", lambda x: x >= 0.05),
+    ("… the floor: bare asyncio subprocess of `true`, per second", "floor_per_second", "{:.0f}", "", bool),
+    ("… runs per second, all bookkeeping and shim", "runs_per_second", "{:.0f}", "", bool),
+    ("20 issues to draft pull requests, concurrency 4, per second", "issues_per_second", "{:.1f}", "≥ 10", lambda x: x >= 10),
+    ("Listing to the worker's first line, median, ms", "start_ms_median", "{:.0f}", "< 40", lambda x: x < 40),
+    ("… slowest of ten, ms", "start_ms_max", "{:.0f}", "", bool),
+    ("Idle, 10 repositories: CPU, % of a core", "idle_cpu_percent", "{:.2f}", "< 0.3", lambda x: x < 0.3),
+    ("Idle: resident memory, MB", "idle_rss_mb", "{:.0f}", "< 90", lambda x: x < 90),
+    ("Idle: requests per repository and hour", "idle_requests_per_repository_and_hour", "{:.0f}", "≤ 120 + jitter", lambda x: x <= 180),
+    ("Idle: answered 304 (no quota), %", "idle_requests_not_modified_percent", "{:.0f}", "100", lambda x: x == 100),
+    ("`coordinator --help`, seconds", "help_seconds", "{:.2f}", "< 0.4", lambda x: x < 0.4),
+    ("… ratio to a bare Python", "help_ratio", "{:.1f}", "", bool),
+    ("Ready with 10,000 finished tasks, seconds", "ready_seconds", "{:.2f}", "< 2", lambda x: x < 2),
+    ("Snapshot and claim, 100,000 against 100 stored tasks, ratio", "claim_ratio", "{:.2f}", "< 1.5", lambda x: x < 1.5),
+    ("… with 100,000 stored tasks, ms", "claim_many_ms", "{:.2f}", "", bool),
+]  # fmt: skip
+
+HEAD = """\
+# Measured
+
+Written by `make bench` on {date}: 2 shared cores, Python {python}, SQLite with `synchronous=FULL`. Every figure is a
+median of several rounds; floor and measurement of a ratio alternate in the same run. The machine is shared, so
+compare ratios and orders of magnitude, not digits. What each row does is the docstring of its module in `bench/`.
+
+| What | Measured | Wanted | |
+|---|---|---|---|
+"""
+
+
+def measure() -> Figures:
+    figures = throughput.measure()
+    figures |= {f"claim_{name}": value for name, value in claim.measure().items()}
+    figures |= pipeline.measure()
+    figures |= idle.measure()
+    return figures
+
+
+def table(figures: Figures) -> str:
+    lines = []
+    for what, key, form, wanted, is_met in ROWS:
+        mark = ("✓" if is_met(figures[key]) else "✗") if wanted else ""
+        lines.append(f"| {what} | {form.format(figures[key])} | {wanted} | {mark} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = (
+        HEAD.format(date=f"{utc_now():%Y-%m-%d}", python=platform.python_version()) + table(measure()) + "\n"
+    )
+    (Path(__file__).parent / "RESULTS.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
