@@ -125,20 +125,27 @@ class RepositoryPoller:
         return True
 
     async def _admit_all(self, issues: list[IssueSnapshot], known: dict[int, Task], seen_at: float) -> None:
-        """Judge each issue on its own; the first GitHub failure is raised after the others are done."""
+        """Judge each issue on its own; the first GitHub failure is raised after the others are done.
+
+        GitHub is asked about several at once, but the answers are written down in the order of the list:
+        among equals the oldest issue has its turn first, however long its answer took.
+        """
         if not issues:
             return
         self._prefetch(seen_at)
         gate = asyncio.Semaphore(ADMISSIONS_AT_ONCE)
 
-        async def one(issue: IssueSnapshot) -> None:
+        async def one(issue: IssueSnapshot) -> TaskRequest | Refused | None:
             async with gate:
-                await self._admit(issue, known.get(issue.number))
+                return await self._judge(issue, known.get(issue.number))
 
-        results = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        verdicts = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
+        for verdict in verdicts:
+            if isinstance(verdict, TaskRequest | Refused):
+                self._record(verdict, known.get(verdict.issue.number))
+        for verdict in verdicts:
+            if isinstance(verdict, BaseException):
+                raise verdict
 
     def _prefetch(self, seen_at: float) -> None:
         """Start the fetch that a new issue's first run will need, while GitHub is asked who labelled it."""
@@ -153,25 +160,25 @@ class RepositoryPoller:
         future = services.threads.submit(fetch)
         future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error
 
-    async def _admit(self, issue: IssueSnapshot, task: Task | None) -> None:
+    async def _judge(self, issue: IssueSnapshot, task: Task | None) -> TaskRequest | Refused | None:
+        """Who set the label, and may they? None when that is the label which made the task."""
         github, repo = self.services.github, self.repository.full_name
         event = await github.trigger(repo, issue.number, self.repository.label)
-        now = self.services.now()
         if event is not None and task is not None and event.trigger.event_id == task.trigger_event_id:
+            now = self.services.now()
             self.services.store.refresh_issue(issue.repo_id, issue, intake.priority_of(issue.labels), now)
             if not intake.is_refused(task):
-                return
+                return None
         permission = "none"
         if event is not None and event.trigger.actor and not event.by_app:
             permission = (await github.permission(repo, event.trigger.actor)).permission
-        verdict = intake.admit(
+        return intake.admit(
             issue,
             event.trigger if event else None,
             by_app=event.by_app if event else False,
             actor_kind=event.actor_kind if event else "User",
             permission=permission,
         )
-        self._record(verdict, task)
 
     def _record(self, verdict: TaskRequest | Refused, known: Task | None) -> None:
         now, name = self.services.now(), task_name(self.repository, verdict.issue.number)

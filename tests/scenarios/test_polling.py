@@ -137,3 +137,17 @@ def test_a_repository_whose_git_server_is_gone_fails_alone(a_world) -> None:
         state="failed", outcomes=("failed", "failed"), attempts=2, label="failed"
     )
     assert {run.failure_class for run in world.runs(broken, "octo/broken")} == {"workspace"}
+
+
+def test_issues_seen_in_one_poll_start_in_the_order_of_their_numbers(a_world) -> None:
+    world: World = a_world(coordinator={"max_concurrent_workers": 1})
+    numbers = [world.issue("[[agent: no-op]]") for _ in range(5)]
+    for _ in range(200):  # four pages of history: who labelled the first one is known last
+        world.server.add_label(REPO, numbers[0], "seen", actor="ada")
+        world.server.remove_label(REPO, numbers[0], "seen", actor="ada")
+    world.start()
+    for number in numbers:
+        world.until_state(number, "failed")
+
+    in_order_of_start = sorted(numbers, key=lambda number: world.runs(number)[0].run_id)
+    assert in_order_of_start == numbers
