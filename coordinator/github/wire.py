@@ -23,6 +23,7 @@ from github import Auth, Github
 
 from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
 from coordinator.github.answers import MalformedError
+from coordinator.github.failures import network_failure, plain
 from coordinator.github.limiter import Limiter, retry_after
 
 API_VERSION = "2022-11-28"  # the first later one drops fields; pinned so that an upgrade is a decision
@@ -138,13 +139,19 @@ class Wire:
         except Exception as error:
             # Not only GithubException: redirects to other hosts are RuntimeErrors, foreign URLs
             # AssertionErrors, and the network's own failures come from requests.
-            raise GitHubUnavailable(f"{asked}: {_cause(error)}") from error
+            raise GitHubUnavailable(self._why_no_answer(asked, error)) from error
         answer = Answer(status, {name: str(value) for name, value in received.items()}, text, asked)
         self.limiter.record(status, answer.headers, text, resource="core")
         if status >= 500:
             at = retry_after(answer.headers, self._now())
             raise GitHubUnavailable(f"{asked}: {status} {answer.message}".rstrip(), retry_at=at)
         return answer
+
+    def _why_no_answer(self, asked: str, error: Exception) -> str:
+        reason = network_failure(error, self._timeout)
+        if reason is not None:  # of the server, not of this request: the same words for every request
+            return f"GitHub cannot be reached at {self._api_url}: {reason}"
+        return f"{asked}: no usable answer ({plain(error)})"
 
     def follow(self, answer: Answer) -> str | None:
         """The next page's URL, or None. Refuses another host: PyGithub would ask ours for that path."""
@@ -177,7 +184,7 @@ class Wire:
             self._open().close()
         except Exception as error:
             raise ConfigError(
-                f"The GitHub address '{self._api_url}' is not usable: {_cause(error)}"
+                f"The GitHub address '{self._api_url}' is not usable: {plain(error)}"
             ) from error
 
     def _github(self) -> Github:
@@ -216,8 +223,3 @@ def _detail(error: object) -> str:
     if isinstance(error, dict):
         return str(error.get("message") or " ".join(str(value) for value in error.values()))
     return str(error)
-
-
-def _cause(error: Exception) -> str:
-    """One short line: the messages of requests quote whole object representations."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"[:300]

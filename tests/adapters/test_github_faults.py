@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import shutil
 import socket
-from collections.abc import Awaitable, Callable
+import ssl
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,16 +265,107 @@ def _closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "nosuchhost.invalid"])
-def test_no_server_and_no_such_host_are_unavailable(host: str) -> None:
-    github = github_for(f"http://{host}:{_closed_port()}", timeout_seconds=1, writes_per_minute=0)
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "connection refused"), ("nosuchhost.invalid", "name not known")]
+)
+def test_no_server_and_no_such_host_are_unavailable_in_one_short_sentence(host: str, reason: str) -> None:
+    url = f"http://{host}:{_closed_port()}"
+    github = github_for(url, timeout_seconds=1, writes_per_minute=0)
 
     async def story() -> None:
         for question in (*READS.values(), *WRITES.values()):
-            assert isinstance(await outcome(question, github), GitHubUnavailable)
+            result = await outcome(question, github)
+            assert isinstance(result, GitHubUnavailable)
+            assert str(result) == f"GitHub cannot be reached at {url}: {reason}"
 
     run(story())
     github.close()
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (TIME_OUT, "no answer within 1 s"),
+        (UNAVAILABLE["disconnect"], "the connection was cut"),
+    ],
+    ids=["time-out", "disconnect"],
+)
+def test_a_server_that_goes_silent_or_away_is_one_short_sentence(harm: Fault, reason: str) -> None:
+    with known_shop() as world:
+        world.server.faults.add(harm)
+        result = run(outcome(READS["whoami"], world.github))
+        assert isinstance(result, GitHubUnavailable)
+        assert str(result) == f"GitHub cannot be reached at {world.server.api_url}: {reason}"
+
+
+def test_an_answer_that_breaks_off_is_one_short_sentence() -> None:
+    def half_an_answer(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+
+    with _talking(half_an_answer) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert _said_of_no_answer(url) == f"GitHub cannot be reached at {url}: the answer broke off"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_server_whose_certificate_nobody_knows_is_one_short_sentence(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def shake_hands(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client hangs up
+            context.wrap_socket(connection, server_side=True).close()
+
+    with _talking(shake_hands) as port:
+        url = f"https://127.0.0.1:{port}"
+        assert _said_of_no_answer(url) == (
+            f"GitHub cannot be reached at {url}: its certificate is not trusted (self-signed certificate)"
+        )
+
+
+def _said_of_no_answer(url: str) -> str:
+    github = github_for(url)
+    result = run(outcome(READS["whoami"], github))
+    github.close()
+    assert isinstance(result, GitHubUnavailable)
+    return str(result)
+
+
+@contextlib.contextmanager
+def _talking(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server for one connection; its port."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            talk(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", ["301 to nowhere", "302"])
+def test_a_strange_redirect_is_told_without_the_names_of_classes(name: str) -> None:
+    with known_shop() as world:
+        world.server.faults.add(UNAVAILABLE[name])
+        result = run(outcome(READS["whoami"], world.github))
+        assert isinstance(result, GitHubUnavailable)
+        assert str(result).startswith("GET /user: ")
+        assert not re.search(r"Error|Exception|0x|object at", str(result))
 
 
 @pytest.mark.parametrize("url", ["ftp://example.invalid", "api.github.com", ""])
