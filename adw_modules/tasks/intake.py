@@ -40,7 +40,7 @@ class Sighting(StrEnum):
 
 
 def priority_of(labels: tuple[str, ...]) -> Priority:
-    """The most urgent priority label (`priority:P0` … `P3`, `critical`, `high`, `normal`, `low`) or normal."""
+    """Most urgent priority label (`priority:P0` … `P3`, `critical`, `high`, `normal`, `low`), else normal."""
     found = [
         _PRIORITY_WORDS[match[1].lower()]
         for label in labels
