@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from adw_modules.errors import (
     CoordinatorError,
@@ -27,9 +26,10 @@ from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
 from coordinator.github import Pull
 from coordinator.logs import get_logger
+from coordinator.preparing import find_workspace
+from coordinator.rundir import load_summary
 from coordinator.services import Services
 from coordinator.store import OutboxItem
-from coordinator.supervisor import find_workspace, load_summary
 from coordinator.workspaces import Workspace
 
 log = get_logger()
@@ -166,9 +166,9 @@ class Outbox:
         run = next((run for run in reversed(services.store.runs_of(task.task_id)) if _succeeded(run)), None)
         if run is None or task.state is not TaskState.SUCCEEDED:
             return  # withdrawn or opened again meanwhile: nothing to publish now
-        workspace = await self._in_thread(find_workspace, services, task)
+        workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
-            await self._in_thread(services.workspaces.push, workspace, services.git_auth)
+            await services.in_thread(services.workspaces.push, workspace, services.git_auth)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
             if workspace is None:
@@ -178,7 +178,7 @@ class Outbox:
             pull = await self._create_pull(task, run, workspace)
         services.store.record_pull(task.task_id, pull.number, pull.url)
         if workspace is not None:
-            await self._in_thread(services.workspaces.release, workspace)
+            await services.in_thread(services.workspaces.release, workspace)
 
     async def _create_pull(self, task: Task, run: Run, workspace: Workspace) -> Pull:
         said, _ = load_summary(Path(run.run_dir))
@@ -191,9 +191,6 @@ class Outbox:
         )
         log.info("pull request opened", task=task.name, url=pull.url)
         return pull
-
-    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.wrap_future(self.services.threads.submit(function, *args))
 
     # -- sticky comment and status label --------------------------------------------------------------
 

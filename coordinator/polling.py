@@ -152,10 +152,7 @@ class RepositoryPoller:
         services, repository = self.services, self.repository
 
         def fetch() -> None:
-            mirror = services.workspaces.ensure_mirror(
-                repository.full_name, repository.remote_url, services.git_auth, now=services.now()
-            )
-            services.workspaces.fetch(mirror, services.git_auth, not_older_than=seen_at)
+            services.workspaces.fetch(services.mirror(repository), services.git_auth, not_older_than=seen_at)
 
         future = services.threads.submit(fetch)
         future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ParamSpec, TypeVar
 
 from adw_modules.config import ResolvedRepository, Settings
 from coordinator.github import GitHub
@@ -13,7 +15,10 @@ from coordinator.launcher import Launcher
 from coordinator.logs import Redactor
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import Store
-from coordinator.workspaces import GitAuth, Workspaces
+from coordinator.workspaces import GitAuth, Mirror, Workspaces
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,16 @@ class Services:
         """The configured repository of that name, or None when it is no longer configured."""
         wanted = full_name.casefold()
         return next((r for r in self.settings.all_repositories() if r.full_name.casefold() == wanted), None)
+
+    def mirror(self, repository: ResolvedRepository) -> Mirror:
+        """The mirror of a configured repository, made when there is none yet. Blocks."""
+        return self.workspaces.ensure_mirror(
+            repository.full_name, repository.remote_url, self.git_auth, now=self.now()
+        )
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what blocks in one of `threads`."""
+        return await asyncio.wrap_future(self.threads.submit(function, *args, **kwargs))
 
 
 def task_name(repository: ResolvedRepository, number: int) -> str:

@@ -1,0 +1,58 @@
+"""What an agent prints: output.log of one run, read on as it grows, into the parser and the task's log.
+
+Does not judge what it reads: the events go to whoever reads, the summary to whoever settles the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary
+
+READ_CHUNK = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class RunOutput:
+    """One run's output. `saved_offset` is how far an earlier look, or an earlier daemon, has recorded it."""
+
+    source: Path
+    log: Path  # of the task: the output of all its runs
+    parser: StreamParser
+    saved_offset: int
+    offset: int = 0
+    _log_file: int | None = None
+
+    def read(self) -> Iterator[AgentEvent]:
+        """Take in what is new; each event that it completes."""
+        try:
+            with self.source.open("rb") as stream:
+                stream.seek(self.offset)
+                while chunk := stream.read(READ_CHUNK):
+                    self._append_log(chunk)
+                    self.offset += len(chunk)
+                    yield from self.parser.feed(chunk)
+        except FileNotFoundError:
+            return  # never started, or the run directory was tampered with: the exit record decides
+
+    def _append_log(self, chunk: bytes) -> None:
+        # After a restart the parser starts anew, while the log already holds the beginning.
+        fresh = chunk[max(0, self.saved_offset - self.offset) :]
+        if not fresh:
+            return
+        if self._log_file is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._log_file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(self._log_file, fresh)
+
+    def summary(self) -> StreamSummary:
+        """What is known if the output ends here."""
+        return self.parser.finish()
+
+    def close(self) -> None:
+        if self._log_file is not None:
+            os.close(self._log_file)
+            self._log_file = None

@@ -1,0 +1,111 @@
+"""From a claimed run to all that its worker is started with: workspace, argv, environment, prompt.
+
+Starts nothing and tells the store nothing. What is missing is an exception that says so: WorkspaceError,
+PromptError or SpawnError, each its own failure class.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from adw_modules.agents import DIALECTS
+from adw_modules.config import ProviderSettings
+from adw_modules.errors import SpawnError, WorkspaceError
+from adw_modules.providers import ProviderManager
+from adw_modules.tasks.model import Run, Task
+from coordinator.environment import worker_environment
+from coordinator.launcher import LaunchSpec
+from coordinator.prompts import PromptValues, render
+from coordinator.services import Services
+from coordinator.workspaces import Workspace
+
+
+def prepare_workspace(services: Services, task: Task, *, not_older_than: float) -> Workspace:
+    """The task's worktree, made or taken up again. Blocks.
+
+    `not_older_than` (monotonic): the git fetch that a new one stands on must have begun after it.
+    """
+    repository = services.repository(task.repo)
+    if repository is None:
+        raise WorkspaceError(f"{task.repo} is no longer configured; nothing was started")
+    return services.workspaces.prepare(
+        services.mirror(repository),
+        task.name,
+        task.branch,
+        default_branch=None,
+        auth=services.git_auth,
+        now=services.now(),
+        not_older_than=not_older_than,
+    )
+
+
+def find_workspace(services: Services, task: Task) -> Workspace | None:
+    """The task's worktree as an earlier daemon left it; None when there is none (any more). Blocks."""
+    repository = services.repository(task.repo)
+    if repository is None:
+        return None
+    return services.workspaces.find(services.mirror(repository), task.name, task.branch)
+
+
+def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) -> LaunchSpec:
+    """Everything the shim needs; the limits count from now."""
+    provider = services.settings.providers.get(run.provider)
+    if provider is None:
+        raise SpawnError(f"provider {run.provider} is no longer configured")
+    coordinator = services.settings.coordinator
+    marker = secrets.token_hex(16)
+    return LaunchSpec(
+        task=task.name,
+        token=run.token,
+        argv=_argv(services, run, workspace),
+        cwd=str(workspace.path),
+        env=_environment(services, provider, run, marker),
+        marker=marker,
+        prompt=_prompt(services, task, run, workspace),
+        deadline_at=services.now() + timedelta(hours=coordinator.worker_timeout_hours),
+        stall=timedelta(minutes=coordinator.stall_timeout_minutes),
+        stop_signal=provider.stop_signal,
+        grace=timedelta(seconds=coordinator.stop_grace_seconds),
+    )
+
+
+def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]:
+    providers = ProviderManager(
+        services.settings, environ=services.environ, project_root=services.loaded.project_root
+    )
+    run_dir = Path(run.run_dir)
+    program, *arguments = providers.get_provider(run.provider).build_command(
+        run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
+    )
+    # The worker stands in the workspace: a bare name must not be looked up there.
+    return (providers.availability(run.provider).program or program, *arguments)
+
+
+def _environment(services: Services, provider: ProviderSettings, run: Run, marker: str) -> dict[str, str]:
+    return worker_environment(
+        provider,
+        services.environ,
+        DIALECTS[provider.agent],
+        marker=marker,
+        run_dir=Path(run.run_dir),
+        attempt=run.attempt,
+    )
+
+
+def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> str:
+    return render(
+        services.loaded.prompts_dir,
+        values=PromptValues(
+            issue_number=task.issue_number,
+            title=task.snapshot_title,
+            body=task.snapshot_body,
+            repo=task.repo,
+            branch=workspace.branch,
+            labels=task.labels,
+            attempt=run.attempt,
+            previous_failure=task.cause if run.attempt > 1 else None,
+            default_branch=workspace.default_branch,
+        ),
+    )

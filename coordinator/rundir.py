@@ -1,0 +1,50 @@
+"""What a run leaves in its run directory beside the shim's own files: the agent's stderr and its summary.
+
+Which files the shim writes and what they mean is the launcher's and the shim's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from adw_modules.agents.stream import StreamSummary
+from coordinator.logs import get_logger
+
+log = get_logger()
+
+_TAIL_BYTES = 16_384
+
+
+def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:
+    """The last lines the agent wrote to stderr, oldest first; empty when it wrote none."""
+    try:
+        with (run_dir / "stderr.log").open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return tuple(stream.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ()
+
+
+def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], str]) -> None:
+    """What the pull request and the comment quote: the agent's own words and its last lines."""
+    said = {
+        "format": 1,
+        "result": redact(summary.final.result_text) if summary.final else "",
+        "last_lines": [redact(line) for line in summary.last_lines],
+    }
+    try:
+        (run_dir / "summary.json").write_text(json.dumps(said))
+    except OSError as error:
+        log.warning("the agent's summary could not be kept", error=str(error))
+
+
+def load_summary(run_dir: Path) -> tuple[str, tuple[str, ...]]:
+    """(what the agent said it did, its last lines); empty when nothing was kept."""
+    try:
+        said = json.loads((run_dir / "summary.json").read_text())
+        return str(said["result"]), tuple(str(line) for line in said["last_lines"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ()

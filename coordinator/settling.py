@@ -1,0 +1,245 @@
+"""From the end of a worker to the store: what it came to, its work kept, its task moved, its figures written.
+
+`outcome.classify` says what happened and `retries.after_run` what follows; here is only what they need to
+know and where the answers go. The write is fenced by the run's token. Must not touch a live process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from adw_modules.agents.stream import StreamSummary
+from adw_modules.api_logger import ClaudeAPILogger
+from adw_modules.errors import PromptError, WorkspaceError
+from adw_modules.money.pricing import price
+from adw_modules.tasks import report
+from adw_modules.tasks.model import (
+    Cost,
+    ExitRecord,
+    FailureClass,
+    GitState,
+    Outcome,
+    Run,
+    RunOutcome,
+    Task,
+    TaskState,
+)
+from adw_modules.tasks.outcome import classify
+from adw_modules.tasks.retries import Verdict, after_run
+from coordinator.logs import get_logger
+from coordinator.preparing import find_workspace
+from coordinator.rundir import save_summary, stderr_tail
+from coordinator.services import Services
+from coordinator.store import Settlement
+from coordinator.workspaces import Workspace
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why we had a run stopped, and what it counts as."""
+
+    reason: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """All that is known of a run whose worker is gone."""
+
+    task: Task
+    run: Run
+    record: ExitRecord | None  # None: there was no worker, or nobody saw it end
+    stop: Stop | None
+    workspace: Workspace | None  # None: find it
+    summary: StreamSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What an ending came to: outcome, where it takes the task, what it cost."""
+
+    outcome: RunOutcome
+    verdict: Verdict
+    cost: Cost
+    at: datetime
+
+
+# -- outcomes that need no look at the work -----------------------------------------------------------
+
+
+def recorded_stop(run: Run) -> Stop | None:
+    """A stop that an earlier daemon asked for, durable in the store."""
+    if run.stop_reason is None or run.stop_outcome is None:
+        return None
+    return Stop(reason=run.stop_reason, outcome=run.stop_outcome)
+
+
+def not_started(error: Exception, stop: Stop | None) -> RunOutcome:
+    """A run that was to stop while it was being prepared has stopped, whatever else went wrong with it."""
+    return _stopped(stop) if stop else _preparation_failure(error)
+
+
+def without_worker(record: ExitRecord | None, stop: Stop | None, *, never_started: bool) -> RunOutcome | None:
+    """The outcome of a run that nothing more can be learned about; None when there is more to look at."""
+    if stop and (never_started or record is None):
+        return _stopped(stop)  # gone, as it was meant to be
+    if never_started:
+        return RunOutcome(
+            outcome=Outcome.NEVER_STARTED, detail="the daemon ended before the agent was started"
+        )
+    return None
+
+
+def _stopped(stop: Stop) -> RunOutcome:
+    return RunOutcome(outcome=stop.outcome, detail=f"stopped: {stop.reason}")
+
+
+def _preparation_failure(error: Exception) -> RunOutcome:
+    classes: Mapping[type[Exception], FailureClass] = {
+        WorkspaceError: FailureClass.WORKSPACE,
+        PromptError: FailureClass.PROMPT,
+    }
+    failure_class = classes.get(type(error), FailureClass.SPAWN)
+    detail = str(error) or type(error).__name__
+    return RunOutcome(outcome=Outcome.FAILED, failure_class=failure_class, detail=detail)
+
+
+# -- the outcome of a worker that ran -----------------------------------------------------------------
+
+
+async def judge(services: Services, ending: Ending) -> RunOutcome:
+    """Keep what the agent left, then say what it came to."""
+    git, workspace_error = None, None
+    try:
+        if ending.record is not None:
+            git = await services.in_thread(_keep_work, services, ending)
+    except WorkspaceError as error:
+        workspace_error = error
+    outcome = classify(
+        ending.record,
+        ending.summary,
+        git,
+        stop_outcome=ending.stop.outcome if ending.stop else None,
+        stop_reason=ending.stop.reason if ending.stop else None,
+        now=services.now(),
+        fast_exit_seconds=services.settings.retries.fast_exit_seconds,
+        stderr_tail=stderr_tail(Path(ending.run.run_dir)),
+    )
+    if workspace_error is not None and outcome.failure_class is FailureClass.WORKSPACE:
+        # Nothing else explains it: a stop, a limit, an exit code.
+        return _preparation_failure(workspace_error)
+    return outcome
+
+
+def _keep_work(services: Services, ending: Ending) -> GitState | None:
+    """What the agent left, committed on the task's branch. Blocks; runs in a thread.
+
+    Committed whatever the outcome: a retry goes on from it, and no clean-up can take it for rubbish.
+    """
+    workspace = ending.workspace or find_workspace(services, ending.task)
+    if workspace is None:
+        return None
+    state = services.workspaces.state(workspace)
+    if state.has_changes:
+        services.workspaces.commit_leftovers(workspace, commit_message(ending.task))
+    return state
+
+
+def commit_message(task: Task) -> str:
+    """Names the task and the issue; nothing of the issue's text goes into git's trailers."""
+    return f"{report.pull_request_title(task)}\n\nFixes #{task.issue_number}"
+
+
+# -- into the store, then into the logs ---------------------------------------------------------------
+
+
+def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
+    """Write the end of the run and the next state of its task, in one transaction; then log it."""
+    settled = _settled(services, ending, outcome)
+    save_summary(Path(ending.run.run_dir), ending.summary, services.redactor.text)  # before anybody quotes it
+    started_at = ending.run.started_at or (ending.record.started_at if ending.record else None)
+    if not services.store.finish(
+        replace(ending.run, started_at=started_at),
+        outcome=outcome,
+        usage=ending.summary.usage,
+        cost=settled.cost,
+        settlement=_settlement(services, settled.verdict),
+        now=settled.at,
+    ):
+        log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
+        return
+    try:
+        _log_call(services, ending, settled)
+    except OSError as error:  # the run is settled; the store has the same figures
+        log.warning("the daily log of calls could not be written", error=str(error))
+    _log_finished(ending, settled, services.settings.coordinator.max_attempts)
+
+
+def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled:
+    settings, now = services.settings, services.now()
+    return Settled(
+        outcome=outcome,
+        verdict=after_run(
+            ending.task,
+            outcome,
+            policy=settings.retries,
+            max_attempts=settings.coordinator.max_attempts,
+            now=now,
+        ),
+        cost=price(ending.summary.usage, settings.models, provider=ending.run.provider),
+        at=now,
+    )
+
+
+def _settlement(services: Services, verdict: Verdict) -> Settlement:
+    return Settlement(
+        state=verdict.state,
+        cause=services.redactor.text(verdict.cause) if verdict.cause else None,
+        wake_at=verdict.wake_at,
+        attempts=verdict.attempts,
+        outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
+    )
+
+
+def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
+    record, run = ending.record, ending.run
+    ClaudeAPILogger(services.loaded.log_dir, []).log_call(
+        at=settled.at,
+        task_id=ending.task.name,
+        token=run.token,
+        attempt=run.attempt,
+        provider=run.provider,
+        model=run.model,
+        usage=ending.summary.usage,
+        cost=settled.cost,
+        duration_seconds=(record.ended_at - record.started_at).total_seconds() if record else 0.0,
+        outcome=settled.outcome.outcome.value,
+        exit_code=settled.outcome.exit_code,
+    )
+
+
+def _log_finished(ending: Ending, settled: Settled, max_attempts: int) -> None:
+    """The lines operators tail for: how it ended, what it took, what happens next."""
+    outcome, verdict, usage = settled.outcome, settled.verdict, ending.summary.usage
+    log.info(
+        "worker finished",
+        outcome=outcome.outcome.value,
+        detail=outcome.detail,
+        tokens=report.tokens_text(usage.total, usage.source),
+        cost=report.cost_text(settled.cost.usd),
+    )
+    match verdict.state:
+        case TaskState.RETRY_WAIT if verdict.wake_at:
+            wait = report.duration_text(verdict.wake_at - settled.at)
+            log.info("will retry", attempt=f"{verdict.attempts}/{max_attempts}", backoff=wait)
+        case TaskState.FAILED:
+            log.error("failed permanently", cause=verdict.cause)
+        case TaskState.BLOCKED:
+            log.warning("blocked", cause=verdict.cause)
+        case _:
+            pass
