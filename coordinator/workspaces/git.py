@@ -23,6 +23,7 @@ from coordinator.workspaces.files import restore
 from coordinator.workspaces.places import BLOCKED_FILE, Mirror, Tree
 
 FETCH_REFSPEC = "+refs/heads/*:refs/remotes/origin/*"
+PUSH_REMOTE = "coordinator"  # a remote only our own commands know: `origin` cannot be pushed to
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 NETWORK_TIMEOUT_SECONDS = 900.0  # the first fetch of a large repository; silence ends far sooner
 LOCAL_TIMEOUT_SECONDS = 120.0
@@ -45,6 +46,7 @@ _FIXED_ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_DEFAULT_REF_FORMAT": "files",  # what the config that we give each mirror says
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",  # outranks protocol.* in any config: no `ext::`
     "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
@@ -196,7 +198,11 @@ def _place_environment(where: Mirror | Tree) -> dict[str, str]:
 
 def _config_environment(mirror: Mirror, auth: GitAuth | None) -> dict[str, str]:
     """Settings for one command by environment: in argv every process could read the header."""
-    settings = list(_FIXED_CONFIG)
+    settings = [
+        *_FIXED_CONFIG,
+        (f"remote.{PUSH_REMOTE}.url", mirror.remote_url),
+        (f"remote.{PUSH_REMOTE}.fetch", FETCH_REFSPEC),  # so that a push moves the tracking branch as well
+    ]
     if auth is not None and mirror.remote_url.startswith(("https://", "http://")):
         settings.append((f"http.{mirror.remote_url}.extraHeader", auth.header))
     environment = {"GIT_CONFIG_COUNT": str(len(settings))}

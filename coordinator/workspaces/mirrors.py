@@ -74,7 +74,7 @@ class Mirrors:
             if not_older_than is None or gate.fetch_began < not_older_than:
                 gate.fetch_began, gate.fetch_error = time.monotonic(), None
                 try:
-                    gate.remote_head = self._fetch_with_head(mirror, auth)
+                    gate.remote_head = self._catch_up(mirror, auth)
                 except WorkspaceError as error:
                     gate.fetch_error = str(error)
             if gate.fetch_error is not None:
@@ -124,29 +124,51 @@ class Mirrors:
 
     # Fetching
 
-    def _fetch_with_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
-        """Fetch and, beside it, ask for the default branch's name, which git's fetch does not tell."""
+    def _catch_up(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
+        """Fetch if the remote's branches differ from ours. Returns the name of its default branch.
+
+        Asking first costs less than a fetch, and only this tells where the remote's HEAD stands.
+        """
         with ThreadPoolExecutor(max_workers=1) as beside:
-            head = beside.submit(self._ask_head, mirror, auth)
-            self._fetch_branches(mirror, auth)
-            return head.result()
+            ours = beside.submit(self._tracking_heads, mirror)
+            default_branch, theirs = self._ask_heads(mirror, auth)
+            if ours.result() != theirs:
+                self._fetch_branches(mirror, auth)
+        return default_branch
 
     def _fetch_branches(self, mirror: Mirror, auth: GitAuth | None) -> None:
         arguments = [*_FETCH, mirror.remote_url, FETCH_REFSPEC]
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)
-        if done.code and "necessary objects" in done.err and self._unhinge_damaged_heads(mirror):
+        if done.code and self._can_try_again(mirror, done.err):
             done = self._git.run(mirror, arguments, auth=auth, is_network=True)
         if done.code:
             raise WorkspaceError(f"Fetching {mirror.repo} failed: {last_line(done.err, auth)}")
 
-    def _ask_head(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
-        """The name of the branch that the remote's HEAD stands on; None if there is no commit."""
-        arguments = ["ls-remote", "--quiet", "--symref", mirror.remote_url, "HEAD"]
+    def _can_try_again(self, mirror: Mirror, complaint: str) -> bool:
+        """Meanwhile a push of ours, or an agent's fetch, moved the same branch; or a worktree is damaged."""
+        return "cannot lock ref" in complaint or (
+            "necessary objects" in complaint and self._unhinge_damaged_heads(mirror)
+        )
+
+    def _ask_heads(self, mirror: Mirror, auth: GitAuth | None) -> tuple[str | None, dict[str, str]]:
+        """The branch that the remote's HEAD stands on (None: there is no commit), and all its branches."""
+        arguments = ["ls-remote", "--quiet", "--symref", mirror.remote_url, "HEAD", "refs/heads/*"]
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)
         if done.code:
-            raise WorkspaceError(f"Reading the HEAD of {mirror.repo} failed: {last_line(done.err, auth)}")
-        found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", done.out, re.MULTILINE)
-        return found[1] if found else None
+            raise WorkspaceError(f"Fetching {mirror.repo} failed: {last_line(done.err, auth)}")
+        default = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", done.out, re.MULTILINE)
+        heads = re.findall(r"^(\w+)\trefs/heads/(\S+)$", done.out, re.MULTILINE)
+        return default[1] if default else None, {name: sha for sha, name in heads}
+
+    def _tracking_heads(self, mirror: Mirror) -> dict[str, str] | None:
+        """The remote's branches as the mirror has them; None if one stands on an object that is missing."""
+        listing = "--format=%(objectname) %(objecttype) %(refname:lstrip=3) %(symref)"
+        done = self._git.run(mirror, ["for-each-ref", listing, "refs/remotes/origin/"])
+        if done.code:
+            return None
+        # Symbolic ones are of an agent's making, as `origin/HEAD`, and a fetch leaves them alone.
+        refs = (line.split(" ") for line in done.out.splitlines())
+        return {name: sha for sha, _, name, symref in refs if not symref}
 
     def _unhinge_damaged_heads(self, mirror: Mirror) -> bool:
         """One worktree whose HEAD is no commit (a killed `worktree add`) fails the fetch of all the others.

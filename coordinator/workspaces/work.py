@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from adw_modules.errors import WorkspaceError
 from adw_modules.tasks.model import GitState
 from coordinator.workspaces.files import read_note
-from coordinator.workspaces.git import SHA, Finished, Git, GitAuth, last_line
+from coordinator.workspaces.git import PUSH_REMOTE, SHA, Finished, Git, GitAuth, last_line
 from coordinator.workspaces.places import BLOCKED_FILE, Tree
 from coordinator.workspaces.records import read_record, write_record
+from coordinator.workspaces.refs import commit_at
 
 # fmt: off
 _PUSH = ["push", "--quiet", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]
@@ -67,9 +68,11 @@ class Work:
     def push(self, branch: str, auth: GitAuth | None) -> str:
         """Push `branch` over the commit that we last saw there; returns the pushed commit."""
         mirror, record, ref = self.tree.mirror, read_record(self.tree), f"refs/heads/{branch}"
-        head = self._git.read(self.tree, "rev-parse", "--verify", ref).strip()
+        head = commit_at(self._git, mirror, ref)
+        if head is None:
+            raise WorkspaceError(f"Pushing {branch} to {mirror.repo} failed: there is no such branch.")
         lease = f"--force-with-lease={ref}:{record.remote_sha or ''}"
-        arguments = [*_PUSH, lease, mirror.remote_url, f"{head}:{ref}"]
+        arguments = [*_PUSH, lease, PUSH_REMOTE, f"{head}:{ref}"]
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)
         if done.code:
             raise WorkspaceError(f"Pushing {branch} to {mirror.repo} failed: {_refusal(done, auth)}")

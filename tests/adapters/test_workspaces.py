@@ -98,13 +98,13 @@ def first_remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "remote.git"
 
 
-def bench_at(root: Path, remote: Path) -> Bench:
+def bench_at(root: Path, remote: Path, *, path: str = os.environ["PATH"]) -> Bench:
     workspaces = Workspaces(
         repos_dir=root / "repos",
         trees_dir=root / "trees",
         quarantine_dir=root / "quarantine",
         git_user=('The "C" Coordinator', "coordinator@localhost"),
-        environ={"PATH": os.environ["PATH"], "HOME": str(root), "GITHUB_TOKEN": "not-for-git"},
+        environ={"PATH": path, "HOME": str(root), "GITHUB_TOKEN": "not-for-git"},
     )
     return Bench(root=root, remote=remote, workspaces=workspaces)
 
@@ -527,6 +527,67 @@ def test_a_worktree_half_made_by_a_killed_daemon_is_quarantined_and_made_again(
     assert not bench.workspaces.state(again).has_changes
 
 
+@pytest.mark.parametrize("step", ["directory", "registered", "linked"])
+def test_a_daemon_killed_while_it_makes_a_worktree_costs_no_other_attempt(bench: Bench, step: str):
+    """Each step of the making, as the next daemon finds it."""
+    workspace = bench.prepare()
+    admin = Path(git(workspace.path, "rev-parse", "--absolute-git-dir"))
+    git(workspace.path, "checkout", "-q", "--detach")
+    git(workspace.path, "branch", "-D", "auto/gh-7")
+    for name in ("app.py", ".gitignore", *([".git"] if step != "linked" else [])):
+        (workspace.path / name).unlink()
+    for name in ("coordinator.json", "index"):
+        (admin / name).unlink()
+    (admin / "HEAD").write_text("ref: refs/heads/auto/gh-7\n")
+    (admin / "locked").write_text("initializing")
+    if step == "directory":
+        admin.rename(bench.mirror().path / "worktree.making")
+    bench.human_pushes("main", {"later.txt": "x"})
+    assert (bench.prepare(8).path / "later.txt").exists()
+    again = bench.prepare(7)
+    assert (again.path / "later.txt").exists()
+    assert len(bench.quarantined()) == 1
+    assert not (bench.mirror().path / "worktree.making").exists()
+
+
+def test_a_checkout_that_fails_leaves_nothing_behind(bench: Bench):
+    workspace = bench.prepare(7)
+    blob = git(workspace.path, "rev-parse", "HEAD:app.py")
+    content = workspace.mirror.path / "objects" / blob[:2] / blob[2:]
+    content.rename(bench.root / "kept")
+    with pytest.raises(WorkspaceError, match="git checkout failed"):
+        bench.prepare(8)
+    assert not (bench.root / "trees" / "gh-8").exists()
+    assert len(git(workspace.mirror.path, "worktree", "list").splitlines()) == 2  # the mirror, and gh-7
+    (bench.root / "kept").rename(content)
+    assert (bench.prepare(8).path / "app.py").exists()
+    assert bench.quarantined() == []
+
+
+def test_git_takes_our_worktrees_for_its_own(bench: Bench):
+    workspace = bench.prepare()
+    listed = git(workspace.mirror.path, "worktree", "list", "--porcelain").split("\n\n")[1]
+    assert listed.splitlines() == [
+        f"worktree {workspace.path}",
+        f"HEAD {workspace.start_sha}",
+        "branch refs/heads/auto/gh-7",
+    ]
+    git(workspace.mirror.path, "worktree", "prune")
+    assert git(workspace.path, "status", "--porcelain") == ""
+    assert set(git(workspace.path, "reflog", "--format=%H").split()) == {workspace.start_sha}
+    git(workspace.path, "fsck", "--strict")
+    git(workspace.mirror.path, "worktree", "remove", str(workspace.path))
+    assert not workspace.path.exists()
+
+
+def test_a_branch_that_another_workspace_has_checked_out_is_refused(bench: Bench):
+    other = bench.prepare(8)
+    git(other.path, "checkout", "-q", "-b", "auto/gh-7")
+    with pytest.raises(WorkspaceError, match=r"auto/gh-7 is checked out at .*gh-8"):
+        bench.prepare(7)
+    assert not (bench.root / "trees" / "gh-7").exists()
+
+
 def test_a_worktree_registered_by_a_killed_daemon_without_a_directory_is_forgotten(bench: Bench):
     workspace = bench.prepare()
     admin = Path(git(workspace.path, "rev-parse", "--absolute-git-dir"))
@@ -744,10 +805,136 @@ def test_one_fetch_serves_everybody_who_asked_before_it_began(tmp_path: Path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(8)))
         asked = [request for request in server.requests if request.path.endswith("/info/refs")]
-        assert len(asked) == 2  # one fetch, one look at HEAD beside it
+        assert len(asked) == 1
         bench.workspaces.fetch(mirror, None, not_older_than=time.monotonic())
         asked = [request for request in server.requests if request.path.endswith("/info/refs")]
-        assert len(asked) == 4
+        assert len(asked) == 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spied:
+    """Workspaces whose git writes down its verbs: what they cost, in processes."""
+
+    bench: Bench
+    seen: Path
+
+    def verbs(self) -> list[str]:
+        """Of the commands since the last look."""
+        verbs = self.seen.read_text().split()
+        self.seen.write_text("")
+        return sorted(verbs)
+
+
+@pytest.fixture
+def spied(tmp_path: Path, first_remote: Path) -> Spied:
+    shutil.copytree(first_remote, tmp_path / "remote.git")
+    seen = tmp_path / "verbs"
+    bench = bench_at(tmp_path, tmp_path / "remote.git", path=spy_git(tmp_path, f'echo "$1" >> {seen}'))
+    bench.mirror()
+    seen.write_text("")
+    return Spied(bench=bench, seen=seen)
+
+
+def spy_git(root: Path, before: str) -> str:
+    """A PATH with a `git` that does `before` and then becomes git."""
+    spy = root / "bin" / "git"
+    spy.parent.mkdir()
+    spy.write_text(f'#!/bin/sh\n{before}\nexec {shutil.which("git")} "$@"\n')
+    spy.chmod(0o755)
+    return f"{spy.parent}:{os.environ['PATH']}"
+
+
+def test_branches_are_fetched_only_when_the_remote_has_others_than_we_have(spied: Spied):
+    bench, mirror = spied.bench, spied.bench.mirror()
+
+    def fetch() -> list[str]:
+        bench.workspaces.fetch(mirror, None)
+        return [verb for verb in spied.verbs() if verb == "fetch"]
+
+    assert fetch() == []
+    bench.human_pushes("main", {"later.txt": "x"})
+    assert (fetch(), fetch()) == (["fetch"], [])
+    git(bench.remote, "branch", "topic", "main")
+    assert (fetch(), fetch()) == (["fetch"], [])
+    git(bench.remote, "branch", "-D", "topic")
+    assert (fetch(), fetch()) == (["fetch"], [])
+    assert git(mirror.path, "for-each-ref", "--format=%(refname)") == "refs/remotes/origin/main"
+
+
+def test_our_own_push_is_no_reason_to_fetch(spied: Spied):
+    workspace = spied.bench.prepare(7)
+    (workspace.path / "new.py").write_text("1")
+    head = spied.bench.publish(workspace)
+    assert git(workspace.path, "rev-parse", "origin/auto/gh-7") == head
+    spied.bench.prepare(8)
+    assert "fetch" not in spied.verbs()
+
+
+def test_a_workspace_costs_one_question_to_the_remote_one_listing_and_one_checkout(spied: Spied):
+    spied.bench.prepare()
+    assert spied.verbs() == ["checkout", "for-each-ref", "ls-remote"]
+
+
+@pytest.mark.parametrize("damage", ["moved", "added", "deleted"])
+def test_a_tracking_branch_that_an_agent_changed_is_put_right(bench: Bench, damage: str):
+    workspace = bench.prepare(7)
+    main = git(workspace.path, "rev-parse", "origin/main")
+    git(workspace.path, "commit", "-q", "--allow-empty", "-m", "Mine")
+    if damage == "deleted":
+        git(workspace.path, "update-ref", "-d", "refs/remotes/origin/main")
+    else:
+        branch = {"moved": "main", "added": "evil"}[damage]
+        git(workspace.path, "update-ref", f"refs/remotes/origin/{branch}", "HEAD")
+    assert bench.prepare(8).base_sha == main
+    refs = git(workspace.path, "for-each-ref", "--format=%(refname) %(objectname)", "refs/remotes")
+    assert refs == f"refs/remotes/origin/main {main}"
+
+
+def test_a_commit_that_is_missing_from_the_mirror_is_fetched_again(bench: Bench):
+    bench.prepare(7)
+    newer = bench.human_pushes("main", {"later.txt": "x"})
+    mirror = bench.mirror()
+    bench.workspaces.fetch(mirror, None)
+    (mirror.path / "objects" / newer[:2] / newer[2:]).unlink()
+    assert (bench.prepare(8).path / "later.txt").exists()
+
+
+def test_a_remote_head_that_an_agent_set_is_no_reason_to_fetch(spied: Spied):
+    workspace = spied.bench.prepare(7)
+    git(workspace.path, "remote", "set-head", "origin", "-a")
+    spied.verbs()
+    spied.bench.prepare(8)
+    assert "fetch" not in spied.verbs()
+
+
+def test_refs_that_an_agent_packed_are_found(bench: Bench):
+    workspace = bench.prepare(7)
+    (workspace.path / "new.py").write_text("1")
+    head = bench.publish(workspace)
+    git(workspace.path, "pack-refs", "--all")
+    assert bench.workspaces.push(workspace, None) == head
+    again = bench.prepare(7)
+    assert (again.start_sha, again.base_sha) == (head, workspace.base_sha)
+    assert bench.prepare(8).base_sha == workspace.base_sha
+    assert bench.workspaces.release(again)
+
+
+def test_a_branch_that_somebody_else_is_moving_is_fetched_again(tmp_path: Path, first_remote: Path):
+    """As when a push of ours, or a fetch by an agent, holds the lock of a branch that we fetch."""
+    shutil.copytree(first_remote, tmp_path / "remote.git")
+    lock = tmp_path / "repos" / "octo" / "hello.git" / "refs" / "remotes" / "origin" / "main.lock"
+    held = f"""
+if [ "$1" = fetch ] && [ -e {tmp_path}/armed ]; then
+  rm {tmp_path}/armed; touch {lock}
+  {shutil.which("git")} "$@"; code=$?
+  rm {lock}; exit $code
+fi"""
+    bench = bench_at(tmp_path, tmp_path / "remote.git", path=spy_git(tmp_path, held))
+    bench.prepare(7)
+    newer = bench.human_pushes("main", {"later.txt": "x"})
+    (tmp_path / "armed").touch()
+    assert bench.prepare(8).base_sha == newer
+    assert not (tmp_path / "armed").exists()
 
 
 def test_a_failed_fetch_is_told_to_all_its_waiters_without_being_repeated(bench: Bench):
