@@ -39,6 +39,7 @@ GIVE_UP_AFTER = 16  # tries of a refused write: a day and a bit with the back-of
 BASE_DELAY = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=4)
 STORE_AGAIN = timedelta(seconds=2)
+STOP_SECONDS = 3.0  # for writes under way when the daemon ends, which has five seconds in all
 SHOW_FAILURE = frozenset({TaskState.FAILED, TaskState.RETRY_WAIT, TaskState.BLOCKED})
 
 
@@ -76,7 +77,7 @@ class Outbox:
     async def stop(self) -> None:
         """Let writes that are under way end; their items stay due if they do not."""
         if self._busy:
-            await asyncio.wait(list(self._busy.values()), timeout=4)
+            await asyncio.wait(list(self._busy.values()), timeout=STOP_SECONDS)
 
     @property
     def is_idle(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -23,6 +22,7 @@ from coordinator.github.answers import Account, IssueGone, LabelEvent, Listing, 
 from coordinator.github.limiter import Ledger, WritePace
 from coordinator.github.polling import Pages, read_pages
 from coordinator.github.repositories import Repositories
+from coordinator.github.threads import RequestThreads
 from coordinator.github.wire import Answer, Wire, read
 
 _THREADS = 4
@@ -49,7 +49,7 @@ class GitHub:
         self._sleep = sleep
         # `timeout_seconds` is per read; an answer that trickles in would never end without this.
         self._deadline = max(120.0, 8 * timeout_seconds)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="github")
+        self._threads = RequestThreads(_THREADS)
         self._read: dict[tuple[str, str], Pages] = {}
         self._account: Account | None = None
         self._closed = False
@@ -62,7 +62,7 @@ class GitHub:
     def close(self) -> None:
         """Take no more requests and close the connections; what is on its way is not waited for."""
         self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self._wire.close()
 
     # Questions about us and the repository
@@ -243,10 +243,9 @@ class GitHub:
     async def _run(self, job: Callable[[], _T]) -> _T:
         if self._closed:
             raise GitHubUnavailable("The connection to GitHub is closed")
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline):
-                return await loop.run_in_executor(self._threads, job)
+                return await asyncio.wrap_future(self._threads.submit(job))
         except TimeoutError as error:
             raise GitHubUnavailable(f"GitHub did not finish within {self._deadline:.0f} s") from error
 

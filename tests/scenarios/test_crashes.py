@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import REPO, WRITE, Result, World
+from world import REPO, WAIT, WRITE, Result, World
 
 from coordinator.demo.server import Fault, FaultKind
 
@@ -56,15 +56,22 @@ def test_sigterm_while_git_hangs_ends_the_daemon_within_five_seconds(
     assert seconds < 5
 
 
-def test_sigterm_while_github_hangs_waits_for_the_time_out_of_one_request_and_no_longer(a_world) -> None:
-    world: World = a_world(github={"request_timeout_seconds": 2})
-    hanging = world.server.faults.add(Fault(match="GET /repos/octo/hello/issues", **NEVER_ANSWERED))
+@pytest.mark.parametrize("asked", ["GET /repos/octo/hello/issues", "POST *"])
+def test_sigterm_while_github_hangs_ends_the_daemon_within_five_seconds_and_no_run(
+    world: World, asked: str
+) -> None:
+    """With the usual time-out of 15 s for one request: neither a poll nor a write may hold the process up."""
+    number = world.issue(WAIT)
     world.start_process()
+    world.until_working(number)
+    hanging = world.server.faults.add(Fault(match=asked, times=None, **NEVER_ANSWERED))
+    world.issue(WRITE)  # something to say: without news nobody would write
     world.until_hit(hanging)
     code, seconds = world.end_process(signal.SIGTERM)
 
     assert code == 0
     assert seconds < 5
+    assert f"gh-{number}" in {run_dir.name.partition(".")[0] for run_dir in world.live()}
 
 
 def test_after_sigterm_the_live_run_goes_on_and_the_next_daemon_adopts_it(world: World) -> None:
