@@ -144,10 +144,7 @@ def _keep_work(services: Services, ending: Ending) -> GitState | None:
     workspace = ending.workspace or find_workspace(services, ending.task)
     if workspace is None:
         return None
-    state = services.workspaces.state(workspace)
-    if state.has_changes:
-        services.workspaces.commit_leftovers(workspace, commit_message(ending.task))
-    return state
+    return services.workspaces.keep_work(workspace, commit_message(ending.task))
 
 
 def commit_message(task: Task) -> str:

@@ -44,26 +44,16 @@ class Work:
 
     def state(self, base: str) -> GitState:
         """Whether there is work beyond the commit `base`, and whether the agent asks something."""
-        status = self.status()
-        return GitState(
-            has_changes=status.is_dirty or self._has_new_commits(base, status.head),
-            head=status.head,
-            base=base,
-            blocked_note=self.blocked_note(base),
-        )
+        return self._judge(self.status(), base)
 
-    def commit_leftovers(self, branch: str, base: str, message: str) -> bool:
-        """Commit what is neither committed nor ignored, on `branch`; False if there is nothing."""
-        self.clear_stale_locks()
-        if self.blocked_note(base) is not None:
-            self._git.read(self.tree, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", BLOCKED_FILE)
+    def keep(self, branch: str, base: str, message: str) -> GitState:
+        """`state`; and if there is work, what is neither committed nor ignored is committed on `branch`."""
         status = self.status()
-        if status.is_unmerged:
-            raise WorkspaceError("The agent left files with merge conflicts.")
-        self.refuse_rebase()
-        if status.branch != branch:
-            self._bring_home(branch)
-        return status.is_dirty and self._commit_all(message)
+        state = self._judge(status, base)
+        if state.has_changes:
+            self.clear_stale_locks()
+            self._put_in_order(self._without_note(state) or status, branch, message)
+        return state
 
     def push(self, branch: str, auth: GitAuth | None) -> str:
         """Push `branch` over the commit that we last saw there; returns the pushed commit."""
@@ -80,6 +70,14 @@ class Work:
         return head
 
     # Reading
+
+    def _judge(self, status: Status, base: str) -> GitState:
+        return GitState(
+            has_changes=status.is_dirty or self._has_new_commits(base, status.head),
+            head=status.head,
+            base=base,
+            blocked_note=self.blocked_note(base),
+        )
 
     def status(self) -> Status:
         """Raises WorkspaceError when HEAD stands on no commit."""
@@ -122,6 +120,22 @@ class Work:
         if any((self.tree.admin / name).exists() for name in ("rebase-merge", "rebase-apply")):
             raise WorkspaceError("The agent left a rebase unfinished.")
 
+    def _without_note(self, state: GitState) -> Status | None:
+        """The status after BLOCKED.md, if it is a question to us, was taken out of what is committed next."""
+        if state.blocked_note is None:
+            return None
+        self._git.read(self.tree, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", BLOCKED_FILE)
+        return self.status()
+
+    def _put_in_order(self, status: Status, branch: str, message: str) -> None:
+        if status.is_unmerged:
+            raise WorkspaceError("The agent left files with merge conflicts.")
+        self.refuse_rebase()
+        if status.branch != branch:
+            self._bring_home(branch)
+        if status.is_dirty:
+            self._commit_all(message)
+
     def _bring_home(self, branch: str) -> None:
         """The agent worked on a branch of its own, or detached. Nothing in the files changes."""
         ref = f"refs/heads/{branch}"
@@ -130,15 +144,14 @@ class Work:
         self._git.read(self.tree, "update-ref", ref, "HEAD")
         self._git.read(self.tree, "symbolic-ref", "HEAD", ref)
 
-    def _commit_all(self, message: str) -> bool:
+    def _commit_all(self, message: str) -> None:
         self._git.read(self.tree, "add", "--all")
         arguments = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
         done = self._git.run(self.tree, arguments, stdin=message)
-        if done.code == 0:
-            return True
         if done.code == 1 and not self.status().is_dirty:
-            return False  # only time stamps or line endings differed: nothing to record
-        raise WorkspaceError(f"Committing the agent's work failed: {last_line(done.err or done.out)}")
+            return  # only time stamps or line endings differed: nothing to record
+        if done.code:
+            raise WorkspaceError(f"Committing the agent's work failed: {last_line(done.err or done.out)}")
 
 
 def _refusal(done: Finished, auth: GitAuth | None) -> str:

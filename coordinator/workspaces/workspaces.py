@@ -96,13 +96,13 @@ class Workspaces:
         return self._work(workspace).state(workspace.base_sha)
 
     @plain_os_errors("Committing")
-    def commit_leftovers(self, workspace: Workspace, message: str) -> bool:
-        """Commit all that is neither committed nor ignored, on the task's branch; False if there is nothing.
+    def keep_work(self, workspace: Workspace, message: str) -> GitState:
+        """The `state` as the agent left it; what it did not commit and git does not ignore is committed.
 
         Only after the agent's processes have ended: its stale index lock is removed. Work the agent did on
         another branch is brought to the task's branch if that is a plain fast-forward, else WorkspaceError.
         """
-        return self._work(workspace).commit_leftovers(workspace.branch, workspace.base_sha, message)
+        return self._work(workspace).keep(workspace.branch, workspace.base_sha, message)
 
     @plain_os_errors("Pushing")
     def push(self, workspace: Workspace, auth: GitAuth | None) -> str:

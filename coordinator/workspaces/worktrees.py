@@ -139,16 +139,19 @@ class Worktrees:
         mirror, branch = workspace.mirror, workspace.branch
         with self._mirrors.lock(mirror):
             try:
-                work = self.work(mirror, workspace.path)
-                status, record = work.status(), read_record(work.tree)
+                tree = self.work(mirror, workspace.path).tree
+                record = read_record(tree)
             except WorkspaceError:
                 return False
-            is_pushed = status.branch == branch and status.head == record.remote_sha
-            if status.is_dirty or not is_pushed or os.path.lexists(workspace.path / BLOCKED_FILE):
+            head = commit_at(self._git, mirror, f"refs/heads/{branch}")
+            is_pushed = head is not None and head == record.remote_sha
+            is_home = read_text(tree.admin / "HEAD") == f"ref: refs/heads/{branch}"
+            if not (is_pushed and is_home) or os.path.lexists(workspace.path / BLOCKED_FILE):
                 return False
+            # git itself refuses when anything is not committed, and that is the only look at the files.
             if not self._git.succeeds(mirror, "worktree", "remove", "--", str(workspace.path)):
-                return False  # git found something to lose after all
-            self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", status.head)
+                return False
+            self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
             return True
 
     def quarantine(self, workspace: Workspace, reason: str, now: datetime) -> Path:

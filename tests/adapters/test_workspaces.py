@@ -61,7 +61,7 @@ class Bench:
         )
 
     def publish(self, workspace: Workspace) -> str:
-        self.workspaces.commit_leftovers(workspace, "Work")
+        self.workspaces.keep_work(workspace, "Work")
         return self.workspaces.push(workspace, None)
 
     def human_pushes(self, branch: str, files: dict[str, str], *, start: str | None = None) -> str:
@@ -127,8 +127,8 @@ def test_work_goes_from_the_remote_default_branch_to_a_pushed_branch(bench: Benc
 
     (workspace.path / "new.py").write_text("1\n")
     assert bench.workspaces.state(workspace).has_changes
-    assert bench.workspaces.commit_leftovers(workspace, "Fix it\n\n# not a comment") is True
-    assert bench.workspaces.commit_leftovers(workspace, "Again") is False
+    assert bench.workspaces.keep_work(workspace, "Fix it\n\n# not a comment").has_changes
+    assert bench.workspaces.keep_work(workspace, "Again").has_changes
     head = bench.workspaces.push(workspace, None)
 
     assert git(bench.remote, "rev-parse", "auto/gh-7") == head == bench.workspaces.state(workspace).head
@@ -144,7 +144,9 @@ def test_commits_of_the_agent_count_as_changes_but_empty_ones_do_not(bench: Benc
     (workspace.path / "app.py").write_text("print('hi')\n")
     git(workspace.path, "commit", "-q", "-a", "-m", "Something")
     assert bench.workspaces.state(workspace).has_changes
-    assert bench.workspaces.commit_leftovers(workspace, "Rest") is False
+    head = git(workspace.path, "rev-parse", "HEAD")
+    assert bench.workspaces.keep_work(workspace, "Rest").head == head
+    assert git(workspace.path, "rev-parse", "HEAD") == head
 
 
 def test_a_head_before_the_base_is_no_change(bench: Bench):
@@ -158,7 +160,8 @@ def test_ignored_files_are_no_change_and_are_not_committed(bench: Bench):
     workspace = bench.prepare()
     (workspace.path / "debug.log").write_text("noise")
     assert not bench.workspaces.state(workspace).has_changes
-    assert bench.workspaces.commit_leftovers(workspace, "Work") is False
+    assert not bench.workspaces.keep_work(workspace, "Work").has_changes
+    assert git(workspace.path, "rev-parse", "HEAD") == workspace.start_sha
 
 
 def test_a_mirror_holds_branches_under_an_explicit_refspec_and_no_tags(bench: Bench):
@@ -188,7 +191,7 @@ def test_a_question_for_a_human_is_read_and_never_committed(bench: Bench):
 
     git(workspace.path, "add", "--force", "BLOCKED.md")
     (workspace.path / "new.py").write_text("1\n")
-    assert bench.workspaces.commit_leftovers(workspace, "Work")
+    assert bench.workspaces.keep_work(workspace, "Work").blocked_note == state.blocked_note
     assert git(workspace.path, "ls-files", "BLOCKED.md") == ""
     assert git(workspace.path, "ls-files", "new.py") == "new.py"
     assert (workspace.path / "BLOCKED.md").exists()
@@ -227,7 +230,7 @@ def test_dirty_work_survives_a_retry(bench: Bench):
 def test_committed_work_survives_a_retry_although_the_default_branch_moved(bench: Bench):
     first = bench.prepare()
     (first.path / "half.py").write_text("unfinished")
-    bench.workspaces.commit_leftovers(first, "Half")
+    bench.workspaces.keep_work(first, "Half")
     bench.human_pushes("main", {"later.txt": "x"})
     second = bench.prepare()
     assert second.base_sha == first.base_sha
@@ -248,7 +251,8 @@ def test_an_index_lock_of_a_killed_agent_stops_neither_commit_nor_retry(bench: B
     lock = Path(git(workspace.path, "rev-parse", "--absolute-git-dir")) / "index.lock"
     (workspace.path / "new.py").write_text("1")
     lock.touch()
-    assert bench.workspaces.commit_leftovers(workspace, "Work")
+    bench.workspaces.keep_work(workspace, "Work")
+    assert git(workspace.path, "log", "-1", "--format=%s") == "Work"
     lock.touch()
     assert bench.prepare().path == workspace.path
     assert not lock.exists()
@@ -279,7 +283,7 @@ def test_a_branch_that_was_merged_is_not_continued(bench: Bench):
 def test_commits_that_are_only_in_the_mirror_are_continued_when_the_worktree_is_gone(bench: Bench):
     first = bench.prepare()
     (first.path / "new.py").write_text("1")
-    bench.workspaces.commit_leftovers(first, "Only here")
+    bench.workspaces.keep_work(first, "Only here")
     shutil.rmtree(first.path)
     second = bench.prepare()
     assert (second.path / "new.py").read_text() == "1"
@@ -303,7 +307,7 @@ def test_work_that_went_another_way_than_the_remote_is_kept_in_quarantine(bench:
     bench.publish(workspace)
     human = bench.human_pushes("auto/gh-7", {"review.txt": "done"})
     (workspace.path / "other.py").write_text("2")
-    bench.workspaces.commit_leftovers(workspace, "Meanwhile")
+    bench.workspaces.keep_work(workspace, "Meanwhile")
     again = bench.prepare()
     assert again.start_sha == human
     (place,) = bench.quarantined()
@@ -323,7 +327,7 @@ def test_a_repeated_push_is_harmless(bench: Bench):
 def test_a_push_repeated_after_a_crash_before_it_was_noted_is_harmless(bench: Bench):
     workspace = bench.prepare()
     (workspace.path / "new.py").write_text("1")
-    bench.workspaces.commit_leftovers(workspace, "Work")
+    bench.workspaces.keep_work(workspace, "Work")
     record = Path(git(workspace.path, "rev-parse", "--absolute-git-dir")) / "coordinator.json"
     before = record.read_text()
     head = bench.workspaces.push(workspace, None)
@@ -443,7 +447,7 @@ def test_a_pointer_to_the_worktree_of_another_task_is_refused(bench: Bench):
     mine, other = bench.prepare(7), bench.prepare(8)
     shutil.copy(other.path / ".git", mine.path / ".git")
     with pytest.raises(WorkspaceError, match="does not know the worktree"):
-        bench.workspaces.commit_leftovers(mine, "Work")
+        bench.workspaces.keep_work(mine, "Work")
 
 
 def test_a_pointer_to_a_repository_that_imitates_ours_is_refused(bench: Bench):
@@ -483,11 +487,11 @@ def test_commits_on_a_branch_of_the_agents_own_are_brought_home(bench: Bench):
 def test_a_branch_left_for_unrelated_work_is_refused(bench: Bench):
     workspace = bench.prepare()
     (workspace.path / "app.py").write_text("ours")
-    bench.workspaces.commit_leftovers(workspace, "Ours")
+    bench.workspaces.keep_work(workspace, "Ours")
     git(workspace.path, "checkout", "-q", "-b", "elsewhere", workspace.base_sha)
     (workspace.path / "other.py").write_text("x")
     with pytest.raises(WorkspaceError, match="left auto/gh-7 for a commit that does not contain its work"):
-        bench.workspaces.commit_leftovers(workspace, "Work")
+        bench.workspaces.keep_work(workspace, "Work")
 
 
 def test_conflict_markers_are_never_committed(bench: Bench):
@@ -503,7 +507,7 @@ def test_conflict_markers_are_never_committed(bench: Bench):
         ["git", "merge", "theirs"], cwd=workspace.path, env=ENVIRON, capture_output=True, check=False
     )
     with pytest.raises(WorkspaceError, match="merge conflicts"):
-        bench.workspaces.commit_leftovers(workspace, "Work")
+        bench.workspaces.keep_work(workspace, "Work")
 
 
 # Crashes
@@ -653,17 +657,29 @@ def test_a_clean_and_pushed_worktree_is_removed_and_its_branch_freed(bench: Benc
     assert git(workspace.mirror.path, "for-each-ref", "refs/heads") == ""
 
 
-@pytest.mark.parametrize("fault", ["dirty", "unpushed", "detached", "question"])
+@pytest.mark.parametrize(
+    "fault", ["untracked", "changed", "staged", "unpushed", "detached", "elsewhere", "nested", "question"]
+)
 def test_a_worktree_with_something_to_lose_is_kept(bench: Bench, fault: str):
     workspace = bench.prepare()
     (workspace.path / "new.py").write_text("1")
     bench.publish(workspace)
-    if fault == "detached":
-        git(workspace.path, "checkout", "-q", "--detach")
-    elif fault == "unpushed":
-        git(workspace.path, "commit", "-q", "--allow-empty", "-m", "More")
-    else:
-        (workspace.path / {"dirty": "more.py", "question": "BLOCKED.md"}[fault]).write_text("2")
+    match fault:
+        case "detached":
+            git(workspace.path, "checkout", "-q", "--detach")
+        case "elsewhere":
+            git(workspace.path, "checkout", "-q", "-b", "agents-own")
+        case "unpushed":
+            git(workspace.path, "commit", "-q", "--allow-empty", "-m", "More")
+        case "staged":
+            git(workspace.path, "rm", "-q", "--cached", "app.py")
+        case "nested":  # committed as a link to it, and clean to a plain `git status` of ours
+            git(workspace.path, "init", "-q", "inner")
+            git(workspace.path / "inner", "commit", "-q", "--allow-empty", "-m", "Of the agent's own")
+            bench.publish(workspace)
+        case _:
+            name = {"untracked": "more.py", "changed": "app.py", "question": "BLOCKED.md"}[fault]
+            (workspace.path / name).write_text("2")
     assert bench.workspaces.release(workspace) is False
     assert (workspace.path / "new.py").exists()
 
@@ -829,7 +845,8 @@ class Spied:
 def spied(tmp_path: Path, first_remote: Path) -> Spied:
     shutil.copytree(first_remote, tmp_path / "remote.git")
     seen = tmp_path / "verbs"
-    bench = bench_at(tmp_path, tmp_path / "remote.git", path=spy_git(tmp_path, f'echo "$1" >> {seen}'))
+    write_verb = f'for word; do case $word in -*) ;; *) echo "$word" >> {seen}; break; esac; done'
+    bench = bench_at(tmp_path, tmp_path / "remote.git", path=spy_git(tmp_path, write_verb))
     bench.mirror()
     seen.write_text("")
     return Spied(bench=bench, seen=seen)
@@ -870,9 +887,16 @@ def test_our_own_push_is_no_reason_to_fetch(spied: Spied):
     assert "fetch" not in spied.verbs()
 
 
-def test_a_workspace_costs_one_question_to_the_remote_one_listing_and_one_checkout(spied: Spied):
-    spied.bench.prepare()
+def test_each_step_starts_no_more_git_processes_than_it_needs(spied: Spied):
+    workspace = spied.bench.prepare()
     assert spied.verbs() == ["checkout", "for-each-ref", "ls-remote"]
+    (workspace.path / "new.py").write_text("1")
+    spied.bench.workspaces.keep_work(workspace, "Work")
+    assert spied.verbs() == ["add", "commit", "status"]
+    spied.bench.workspaces.push(workspace, None)
+    assert spied.verbs() == ["push"]
+    assert spied.bench.workspaces.release(workspace)
+    assert spied.verbs() == ["update-ref", "worktree"]
 
 
 @pytest.mark.parametrize("damage", ["moved", "added", "deleted"])
@@ -982,7 +1006,7 @@ def test_the_token_reaches_the_server_and_nothing_else(tmp_path: Path):
         mirror = workspaces.ensure_mirror("octo/hello", server.git_http_url("octo/hello"), auth, now=NOW)
         workspace = workspaces.prepare(mirror, "gh-7", "auto/gh-7", default_branch=None, auth=auth, now=NOW)
         (workspace.path / "new.py").write_text("1")
-        workspaces.commit_leftovers(workspace, "Work")
+        workspaces.keep_work(workspace, "Work")
         head = workspaces.push(workspace, auth)
 
         assert server.branch_sha("octo/hello", "auto/gh-7") == head
