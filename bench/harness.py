@@ -16,8 +16,12 @@ from pathlib import Path
 
 from adw_modules.tasks.model import GitState, IssueSnapshot, Priority, TaskRequest, Trigger
 from coordinator import logs
-from coordinator.daemon import Daemon
+from coordinator.daemon import Daemon, Wake
+from coordinator.outbox import Outbox
+from coordinator.schedule import PollDue
+from coordinator.services import Services
 from coordinator.settings import SettingsSource
+from coordinator.store import StateDir
 from coordinator.workspaces import Mirror, Workspace
 
 CONFIG = """\
@@ -98,24 +102,30 @@ class PlainFolders:
             path=path, branch=branch, default_branch="main", base_sha="0", start_sha="0", mirror=mirror
         )
 
-    def state(self, _workspace: Workspace) -> GitState:
+    def keep_work(self, _workspace: Workspace, _message: str) -> GitState:
         return GitState(has_changes=True, head="1", base="0")
-
-    def commit_leftovers(self, _workspace: Workspace, _message: str) -> bool:
-        return False
 
     def stop(self) -> None:
         return None
 
 
-class Unpublished(Daemon):
-    """A daemon that fills its outbox and sends nothing: GitHub is not part of what is measured."""
+class SilentOutbox(Outbox):
+    """Fills and sends nothing."""
 
-    async def _publish(self) -> None:
+    async def run(self) -> None:
         await asyncio.Event().wait()
 
-    def _set_up_pollers(self) -> None:
-        return None
+
+class Unpublished(Daemon):
+    """A daemon that neither polls nor publishes: GitHub is not part of what is measured."""
+
+    def _assemble(self, services: Services, state_dir: StateDir) -> None:
+        super()._assemble(services, state_dir)
+        self.outbox = SilentOutbox(services, lambda: None)
+
+    def wake(self, reason: Wake | PollDue) -> None:
+        if not isinstance(reason, PollDue):
+            super().wake(reason)
 
 
 @contextlib.contextmanager

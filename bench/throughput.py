@@ -30,8 +30,7 @@ async def one_round() -> float:
         )
         began = time.perf_counter()
         running = asyncio.create_task(daemon.run())
-        while not hasattr(daemon, "supervisor"):
-            await asyncio.sleep(0.005)
+        await daemon.up.wait()
         while daemon.services.store.counts_by_state()[TaskState.SUCCEEDED] < RUNS:
             await asyncio.sleep(0.02)
         took = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Doing what a plan says: one function per action, no policy.
+"""Doing what a plan says: one function per action, no policy. Beside them, cancelling a task without a run.
 
 Each action is conditional in the store on the state the plan saw, so an action that lost a race
 changes nothing.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
-from adw_modules.tasks.model import Run, Task
+from adw_modules.tasks.model import Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
 from coordinator.logs import get_logger
 from coordinator.services import Services
@@ -98,3 +99,21 @@ def requeue(action: Requeue, services: Services) -> None:
         wake_at=None,
         now=services.now(),
     )
+
+
+def withdraw_idle(services: Services, task: Task, reason: str) -> bool:
+    """Cancel a task that has no live run. False when it is running (or already ended)."""
+    if task.state is TaskState.RUNNING or task.state.is_terminal:
+        return False
+    changed = services.store.transition(
+        task.task_id,
+        expected=task.state,
+        state=advance(task.state, Event.WITHDRAWN),
+        cause=reason,
+        wake_at=None,
+        now=services.now(),
+        outbox=() if is_refused(task) else ("report",),
+    )
+    if changed:
+        log.info("cancelled", task=task.name, reason=reason)
+    return changed

@@ -9,46 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic
-from typing import Any
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
-from adw_modules.config import Settings
-from adw_modules.errors import IllegalTransition, SpawnError, StoreError
-from adw_modules.providers import ProviderManager
-from adw_modules.routing import ModelRouter
-from adw_modules.tasks import planning
-from adw_modules.tasks.intake import is_refused
-from adw_modules.tasks.lifecycle import Event as TaskEvent
-from adw_modules.tasks.lifecycle import advance, allows
+from adw_modules.errors import StoreError
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
-from coordinator.apply import apply
+from adw_modules.tasks.planning import Requeue
+from coordinator import statusfile
+from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import utc_now
-from coordinator.github import GitHub
-from coordinator.launcher import Alive, Exited, Launcher, Lost, NeverStarted
-from coordinator.logs import Redactor, get_logger, secret_names
+from coordinator.logs import get_logger
+from coordinator.operators import Operators
 from coordinator.outbox import Outbox
-from coordinator.polling import RepositoryPoller, withdraw_idle
-from coordinator.services import Services
+from coordinator.planner import Planner
+from coordinator.schedule import PollDue, PollSchedule
+from coordinator.services import Services, open_services
 from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
-from coordinator.store import PAUSED, StateDir, Store
+from coordinator.store import StateDir
 from coordinator.supervisor import Supervisor
+from coordinator.workspaces import Workspaces
 
 log = get_logger()
 
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
-GIT_THREADS = 4
 STORE_AGAIN_SECONDS = 2.0
+LONGEST_NAP_SECONDS = 3600.0
 
 
 class Wake(StrEnum):
@@ -63,15 +52,19 @@ class Wake(StrEnum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollDue:
-    """A timer says that a repository is to be polled."""
-
-    repository: str
-
-
 class Daemon:
-    """One process for one state directory. `run()` returns the exit code."""
+    """One process for one state directory. `run()` returns the exit code.
+
+    The parts below are made by `run`, under the lock on the state directory; they are there once `up` is set.
+    """
+
+    services: Services
+    planner: Planner
+    supervisor: Supervisor
+    outbox: Outbox
+    polls: PollSchedule
+    operators: Operators
+    _state_dir: StateDir
 
     def __init__(
         self,
@@ -81,7 +74,7 @@ class Daemon:
         now: Callable[[], datetime] = utc_now,
         once: bool = False,
         end_runs_on_interrupt: bool = False,
-        workspaces: Any = None,
+        workspaces: Workspaces | None = None,
     ) -> None:
         self._source = source
         self._environ = dict(os.environ if environ is None else environ)
@@ -90,129 +83,65 @@ class Daemon:
         self._end_runs_on_interrupt = end_runs_on_interrupt
         self._workspaces = workspaces
         self._inbox: asyncio.Queue[Wake | PollDue] = asyncio.Queue()
-        self._pollers: dict[str, RepositoryPoller] = {}
-        self._polling: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._end_runs = False
-        self.was_interrupted = False
         self._wake_timer: asyncio.TimerHandle | None = None
         self._wake_signature: int = 0
         self._store_error: str | None = None
-        self._seen_at: dict[int, float] = {}
-        self._router: tuple[str, planning.Route] | None = None
-
-    # -- life ---------------------------------------------------------------------------------------
+        self.up = asyncio.Event()
+        self.was_interrupted = False
 
     async def run(self) -> int:
         """Work until told to stop (or, with `once`, until there is nothing left to do)."""
-        with StateDir(self._source.current.state_dir) as state_dir, contextlib.ExitStack() as stack:
-            await self._run(self._wire(state_dir, stack), state_dir)
+        with (
+            StateDir(self._source.current.state_dir) as state_dir,
+            open_services(
+                self._source, state_dir, environ=self._environ, now=self._now, workspaces=self._workspaces
+            ) as services,
+        ):
+            self._assemble(services, state_dir)
+            self.up.set()
+            await self._live()
         return 0
 
-    def _wire(self, state_dir: StateDir, stack: contextlib.ExitStack) -> Services:
-        settings = self._source.current.settings
-        token = self._environ.get(settings.github.token_env, "")
-        store = Store.open(self._source.current.database_url, now=self._now())
-        stack.callback(store.close)
-        threads = ThreadPoolExecutor(GIT_THREADS, thread_name_prefix="git")
-        stack.callback(threads.shutdown, cancel_futures=True)
-        github = GitHub(
-            api_url=settings.github.api_url,
-            token=token,
-            timeout_seconds=settings.github.request_timeout_seconds,
-            writes_per_minute=settings.github.writes_per_minute,
-            now=self._now,
-        )
-        stack.callback(github.close)
-        return Services(
-            source=self._source,
-            store=store,
-            github=github,
-            launcher=Launcher(state_dir.runs),
-            workspaces=self._workspaces or make_workspaces(self._source, state_dir),
-            threads=threads,
-            environ=self._environ,
-            redactor=Redactor.from_environ(secret_names(settings), self._environ),
-            now=self._now,
-        )
-
-    async def _run(self, services: Services, state_dir: StateDir) -> None:
+    def _assemble(self, services: Services, state_dir: StateDir) -> None:
         self.services, self._state_dir = services, state_dir
+        self.planner = Planner(services)
         self.supervisor = Supervisor(services, self._run_ended)
         self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once else None)
-        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self.polls = PollSchedule(
+            services, due=self.wake, polled=self._polled, withdraw=self._withdraw, repeats=not self._once
+        )
+        self.operators = Operators(
+            services=services, withdraw=self._withdraw, reload=self._reload, on_answer=self.outbox.kick
+        )
+
+    async def _live(self) -> None:
         self._install_signals()
-        await services.launcher.start()
+        await self.services.launcher.start()
         self._banner()
-        self._adopt_runs()
-        self._scheduler.start()
-        sender = asyncio.create_task(self._publish())
+        self.supervisor.adopt_all()
+        self.polls.start()
+        sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())
-        self._set_up_pollers()
+        self.polls.follow_settings()
         self.wake(Wake.START)
         try:
             await self._loop()
         finally:
             await self._shut_down(sender, beat)
 
-    async def _publish(self) -> None:
-        await self.outbox.run()
-
-    async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
-        live = len(self.supervisor.live_runs)
-        log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
-        beat.cancel()
-        self._scheduler.shutdown(wait=False)
-        for poll in self._polling.values():
-            poll.cancel()
-        if self._end_runs:
-            self.services.workspaces.stop()  # a run that still waits for git is not to start any more
-            self.supervisor.stop_all("the operator interrupted the daemon", Outcome.INTERRUPTED)
-            await self.supervisor.wait_all()
-        else:
-            await self.supervisor.abandon()
-        await self.outbox.stop()
-        sender.cancel()
-        self.services.workspaces.stop()  # a git server that never answers must not hold us up
-        await asyncio.gather(sender, beat, *self._polling.values(), return_exceptions=True)
-        await self.services.launcher.close()
-        (self._state_dir.root / "daemon.json").unlink(missing_ok=True)
-        log.info("stopped")
-
-    def _install_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(RuntimeError):  # not in the main thread: the caller stops us by `stop()`
-            loop.add_signal_handler(signal.SIGTERM, lambda: self.stop(end_runs=self._end_runs_on_interrupt))
-            loop.add_signal_handler(signal.SIGINT, self._interrupted)
-            loop.add_signal_handler(signal.SIGHUP, lambda: self._check_config(force=True))
-
-    def _interrupted(self) -> None:
-        self.was_interrupted = True
-        self.stop(end_runs=self._end_runs_on_interrupt)
-
-    def stop(self, *, end_runs: bool = False) -> None:
-        """Stop claiming and leave the loop; live runs go on unless `end_runs`."""
-        self._stopping, self._end_runs = True, self._end_runs or end_runs
-        self.wake(Wake.STOP)
-
-    def wake(self, reason: Wake | PollDue) -> None:
-        """Have the loop turn. Call on the loop's thread."""
-        self._inbox.put_nowait(reason)
-
-    # -- the loop -----------------------------------------------------------------------------------
+    # -- the loop: observe -> plan -> apply ---------------------------------------------------------
 
     async def _loop(self) -> None:
         while not self._stopping:
-            reasons = [await self._inbox.get()]
-            while not self._inbox.empty():
-                reasons.append(self._inbox.get_nowait())
-            for reason in reasons:
+            for reason in await self._next_reasons():
                 if isinstance(reason, PollDue):
-                    self._begin_poll(reason.repository)
+                    self.polls.begin(reason)
             if self._stopping:
                 return
             try:
-                self._take_requests()
+                self.operators.take_requests()
                 self._step()
             except StoreError as error:  # a full disk: nothing was written, nothing started; live runs go on
                 self._store_refused(error)
@@ -221,6 +150,22 @@ class Daemon:
             if self._once and self._nothing_left():
                 return
 
+    def _step(self) -> None:
+        """All decisions of one step see one snapshot and one configuration."""
+        actions = self.planner.plan(live_runs=len(self.supervisor.live_runs))
+        for action in actions:
+            apply(action, self.services, self._start_run)
+        if any(isinstance(action, Requeue) for action in actions):
+            self.wake(Wake.TICK)  # what was put back may start at once
+        if actions:
+            self.outbox.kick()
+        self._set_wake_timer()
+
+    def _start_run(self, task: Task, run: Run) -> None:
+        """A first attempt may use the fetch that its poll began; a later one wants today's base."""
+        listed_at = self.polls.listed_at(task.repo) if task.attempts <= 1 else None
+        self.supervisor.start(task, run, seen_at=monotonic() if listed_at is None else listed_at)
+
     def _store_refused(self, error: StoreError) -> None:
         """Say it once and turn again soon."""
         if str(error) != self._store_error:
@@ -228,69 +173,23 @@ class Daemon:
         self._store_error = str(error)
         asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self.wake, Wake.TICK)
 
-    def _step(self) -> None:
-        """Observe, plan, apply. All decisions of one step see one snapshot and one configuration."""
-        services, settings = self.services, self.services.settings
-        limits = planning.Limits(
-            max_concurrent=settings.coordinator.max_concurrent_workers,
-            max_runs_per_issue=settings.coordinator.max_runs_per_issue,
-            per_provider={
-                name: provider.max_concurrent_runs
-                for name, provider in settings.providers.items()
-                if provider.max_concurrent_runs is not None
-            },
-            own_label_prefix=settings.github.status_label_prefix,
-        )
-        actions = self._plan(limits)
-        for action in actions:
-            apply(action, services, self._start_run)
-        if any(isinstance(action, planning.Requeue) for action in actions):
-            self.wake(Wake.TICK)  # what was put back may start at once
-        if actions:
-            self.outbox.kick()
-        self._set_wake_timer()
+    def _nothing_left(self) -> bool:
+        counts = self.services.store.counts_by_state()
+        waiting = counts.get(TaskState.QUEUED, 0) + counts.get(TaskState.RUNNING, 0)
+        is_quiet = not waiting and not self.supervisor.live_runs
+        return self.polls.has_polled_all and is_quiet and self.outbox.is_idle
 
-    def _plan(self, limits: planning.Limits) -> list[planning.Action]:
-        """Plan over as much of the queue as fills the free slots: more of it only when busy providers hold
-        back what stands in front, so that a step costs the same however long the queue is."""
-        services, now = self.services, self._now()
-        free = max(0, limits.max_concurrent - len(self.supervisor.live_runs))
-        ready_limit = free
-        while True:
-            snapshot = services.store.snapshot(
-                now=now, ready_limit=ready_limit, config_version=services.loaded.version
-            )
-            actions = planning.plan(snapshot, limits=limits, route=self._route())
-            acted_on = sum(1 for action in actions if not isinstance(action, planning.Requeue))
-            held_back = len(snapshot.ready) - acted_on
-            if not held_back or snapshot.paused or len(snapshot.ready) < ready_limit:
-                return actions
-            ready_limit *= 4
+    # -- why it turns -------------------------------------------------------------------------------
 
-    def _run_ended(self) -> None:
-        """A run was settled: its slot is free, and its result is waiting to be published."""
-        self.outbox.kick()
-        self.wake(Wake.RUN_ENDED)
+    def wake(self, reason: Wake | PollDue) -> None:
+        """Have the loop turn. Call on the loop's thread."""
+        self._inbox.put_nowait(reason)
 
-    def _start_run(self, task: Task, run: Run) -> None:
-        self.supervisor.start(task, run, seen_at=self._fresh_since(task))
-
-    def _fresh_since(self, task: Task) -> float:
-        """A first attempt may use the fetch that its poll began; a later one wants today's base."""
-        poller = self._pollers.get(task.repo)
-        if poller is not None and task.attempts <= 1 and poller.listed_at is not None:
-            return poller.listed_at
-        return monotonic()
-
-    def _route(self) -> planning.Route:
-        """The router for the configuration in force; made anew only when that changed."""
-        loaded = self.services.loaded
-        if self._router is None or self._router[0] != loaded.version:
-            self._router = (
-                loaded.version,
-                make_route(loaded.settings, self._environ, loaded.project_root, self._now),
-            )
-        return self._router[1]
+    async def _next_reasons(self) -> list[Wake | PollDue]:
+        reasons = [await self._inbox.get()]
+        while not self._inbox.empty():
+            reasons.append(self._inbox.get_nowait())
+        return reasons
 
     def _set_wake_timer(self) -> None:
         """Turn again when the next waiting task is due."""
@@ -299,100 +198,28 @@ class Daemon:
             self._wake_timer = None
         wake_at = self.services.store.next_wake_at()
         if wake_at is not None:
-            delay = min(max(0.0, (wake_at - self._now()).total_seconds()), 3600.0)
+            delay = min(max(0.0, (wake_at - self._now()).total_seconds()), LONGEST_NAP_SECONDS)
             self._wake_timer = asyncio.get_running_loop().call_later(delay, self.wake, Wake.TICK)
 
-    def _nothing_left(self) -> bool:
-        counts = self.services.store.counts_by_state()
-        waiting = counts.get(TaskState.QUEUED, 0) + counts.get(TaskState.RUNNING, 0)
-        polled = all(poller.polled_once for poller in self._pollers.values()) and not self._polling
-        return polled and not waiting and not self.supervisor.live_runs and self.outbox.is_idle
+    def _run_ended(self) -> None:
+        """A run was settled: its slot is free, and its result is waiting to be published."""
+        self.outbox.kick()
+        self.wake(Wake.RUN_ENDED)
 
-    # -- polls ----------------------------------------------------------------------------------------
-
-    def _set_up_pollers(self) -> None:
-        """One poller per configured repository; new ones are due at once, removed ones stop."""
-        wanted = {
-            repository.full_name: repository for repository in self.services.settings.all_repositories()
-        }
-        for gone in self._pollers.keys() - wanted.keys():
-            del self._pollers[gone]
-            if self._scheduler.get_job(gone):
-                self._scheduler.remove_job(gone)
-        for name, repository in wanted.items():
-            known = self._pollers.get(name)
-            if known is not None and known.repository == repository:
-                continue
-            self._pollers[name] = RepositoryPoller(
-                services=self.services, repository=repository, withdraw=self._withdraw
-            )
-            self.wake(PollDue(repository=name))
-
-    def _begin_poll(self, name: str) -> None:
-        poller = self._pollers.get(name)
-        if poller is None or name in self._polling:
-            return
-        self._polling[name] = asyncio.create_task(self._poll(name, poller))
-
-    async def _poll(self, name: str, poller: RepositoryPoller) -> None:
-        has_news = True
-        try:
-            has_news = await poller.poll()
-        except Exception:  # one broken repository never stops another
-            log.exception("poll failed", repo=name)
-            poller.pace.failed(None)
-        finally:
-            self._polling.pop(name, None)
-            if not self._once and self._pollers.get(name) is poller:
-                due = poller.schedule_next(self._now())
-                self._scheduler.add_job(
-                    self.wake,
-                    "date",
-                    run_date=due,
-                    args=[PollDue(repository=name)],
-                    id=name,
-                    replace_existing=True,
-                    misfire_grace_time=None,  # a late poll is still a poll
-                )
-            self._write_status()
-            if has_news or self._once:
-                self.wake(Wake.POLLED)
-                self.outbox.kick()
+    def _polled(self, has_news: bool) -> None:
+        self._write_status()
+        if has_news or self._once:
+            self.wake(Wake.POLLED)
+            self.outbox.kick()
 
     def _withdraw(self, task: Task, reason: str) -> None:
-        """End the work on a task whose issue went away."""
+        """End the work on a task whose issue went away, or that an operator cancels."""
         if task.state is TaskState.RUNNING:
             run = next((run for t, run in self.services.store.open_runs() if t.task_id == task.task_id), None)
             if run is not None:
                 self.supervisor.stop(run.run_id, reason, Outcome.CANCELLED)
         elif withdraw_idle(self.services, task, reason):
             self.outbox.kick()
-
-    # -- start: runs that outlived the last daemon ------------------------------------------------------
-
-    def _adopt_runs(self) -> None:
-        for task, run in self.services.store.open_runs():
-            try:
-                self._adopt(task, run)
-            except SpawnError as error:  # stays as it is until the next start; the others go on
-                log.error("a run cannot be judged", task=task.name, run=run.run_id, error=str(error))
-
-    def _adopt(self, task: Task, run: Run) -> None:
-        state = self.services.launcher.adopt(Path(run.run_dir))
-        log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
-        match state:
-            case Alive(handle=handle):
-                self.supervisor.adopt(task, run, handle)
-                if run.stop_reason is not None:
-                    handle.stop(run.stop_reason)
-            case Exited(record=record):
-                self.supervisor.settle_ended(task, run, record)
-            case Lost():
-                self.supervisor.settle_ended(task, run, None)
-            case NeverStarted():
-                self.supervisor.settle_ended(task, run, None, never_started=True)
-
-    # -- configuration and operators --------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
         while True:
@@ -403,6 +230,12 @@ class Daemon:
                 self._wake_signature = signature
                 self.wake(Wake.OPERATOR)
 
+    # -- configuration ------------------------------------------------------------------------------
+
+    def _reload(self) -> str | None:
+        self._check_config(force=True)
+        return self._source.error
+
     def _check_config(self, *, force: bool = False) -> None:
         change = self._source.check(self._now(), force=force)
         match change:
@@ -412,7 +245,7 @@ class Daemon:
                 )
                 for warning in change.warnings:
                     log.warning(warning)
-                self._set_up_pollers()
+                self.polls.follow_settings()
                 self._write_status()
                 self._unpark()
                 self.wake(Wake.CONFIG)
@@ -432,53 +265,44 @@ class Daemon:
         except StoreError as error:  # they are looked at when their own time comes
             self._store_refused(error)
 
-    def _take_requests(self) -> None:
-        for request in self.services.store.pending_requests():
-            answer = self._answer(request.verb, request.task_id, request.argument)
-            self.services.store.finish_request(request.request_id, answer)
-            log.info("operator", verb=request.verb, answer=answer)
-            self.outbox.kick()
+    # -- the end ------------------------------------------------------------------------------------
 
-    def _answer(self, verb: str, task_id: int | None, argument: str | None) -> str:
-        """Do what an operator asked for; the answer is one sentence for them."""
-        store, now = self.services.store, self._now()
-        if verb in ("pause", "resume"):
-            store.set_state(PAUSED, "yes" if verb == "pause" else None)
-            return (
-                "no new runs are started until `coordinator resume`"
-                if verb == "pause"
-                else "runs are started again"
-            )
-        if verb == "reload":
-            self._check_config(force=True)
-            return self._source.error or "the configuration was read again"
-        task = store.get_task(task_id) if task_id is not None else None
-        if task is None:
-            return "no such task"
-        if verb == "cancel":
-            if task.state.is_terminal:
-                return f"{task.name} has already ended ({task.state.value})"
-            self._withdraw(task, argument or "cancelled by the operator")
-            return f"{task.name} is being cancelled"
-        if verb == "retry":
-            if is_refused(task):  # nobody trusted has approved its text, and there is none to work on
-                return (
-                    f"{task.name} was {task.cause}; a retry needs the label from a person with write access"
-                )
-            if not allows(task.state, TaskEvent.REQUEUED):
-                return f"{task.name} is {task.state.value}; there is nothing to retry"
-            try:
-                state = advance(task.state, TaskEvent.REQUEUED)
-            except IllegalTransition as error:
-                return str(error)
-            store.transition(
-                task.task_id, expected=task.state, state=state, cause=None, wake_at=None, now=now, attempts=0,
-                outbox=("report",),
-            )  # fmt: skip
-            return f"{task.name} is queued again"
-        return f"unknown request {verb}"
+    def stop(self, *, end_runs: bool = False) -> None:
+        """Stop claiming and leave the loop; live runs go on unless `end_runs`."""
+        self._stopping, self._end_runs = True, self._end_runs or end_runs
+        self.wake(Wake.STOP)
 
-    # -- what people see ---------------------------------------------------------------------------------
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(RuntimeError):  # not in the main thread: the caller stops us by `stop()`
+            loop.add_signal_handler(signal.SIGTERM, lambda: self.stop(end_runs=self._end_runs_on_interrupt))
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _interrupted(self) -> None:
+        self.was_interrupted = True
+        self.stop(end_runs=self._end_runs_on_interrupt)
+
+    async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
+        live = len(self.supervisor.live_runs)
+        log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
+        beat.cancel()
+        self.polls.stop()
+        if self._end_runs:
+            self.services.workspaces.stop()  # a run that still waits for git is not to start any more
+            self.supervisor.stop_all("the operator interrupted the daemon", Outcome.INTERRUPTED)
+            await self.supervisor.wait_all()
+        else:
+            await self.supervisor.abandon()
+        await self.outbox.stop()
+        sender.cancel()
+        self.services.workspaces.stop()  # a git server that never answers must not hold us up
+        await asyncio.gather(sender, beat, self.polls.wait(), return_exceptions=True)
+        await self.services.launcher.close()
+        statusfile.remove(self._state_dir.root)
+        log.info("stopped")
+
+    # -- what people see ----------------------------------------------------------------------------
 
     def _banner(self) -> None:
         settings = self.services.settings
@@ -497,46 +321,12 @@ class Daemon:
         self._write_status()
 
     def _write_status(self) -> None:
-        """What `coordinator status` and `why` show beyond the store: a small file, replaced atomically."""
         status = {
             "pid": os.getpid(),
             "config": str(self._source.current.path),
             "config_version": self._source.current.version,
             "config_error": self._source.error,
             "github": self.services.github.ledger.as_dict(),
-            "repositories": {
-                name: {
-                    "next_poll_at": poller.next_poll_at.isoformat() if poller.next_poll_at else None,
-                    "last_error": poller.last_error,
-                }
-                for name, poller in self._pollers.items()
-            },
+            "repositories": self.polls.as_dict(),
         }
-        target = self._state_dir.root / "daemon.json"
-        temporary = target.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # a full disk must not stop the loop; the log has the same facts
-            temporary.write_text(json.dumps(status))
-            temporary.replace(target)
-
-
-# -- wiring helpers -----------------------------------------------------------------------------------
-
-
-def make_route(
-    settings: Settings, environ: Mapping[str, str], project_root: Path, now: Callable[[], datetime]
-) -> planning.Route:
-    """Routing by the rules, with provider availability and free slots as eligibility."""
-    providers = ProviderManager(settings, environ=environ, project_root=project_root)
-    return ModelRouter(settings, providers=providers, now=now).decide
-
-
-def make_workspaces(source: SettingsSource, state_dir: StateDir) -> Any:
-    from coordinator.workspaces import Workspaces
-
-    settings = source.current.settings
-    return Workspaces(
-        repos_dir=state_dir.repos,
-        trees_dir=source.current.worktree_dir,
-        quarantine_dir=state_dir.quarantine,
-        git_user=(settings.github.git_user_name, settings.github.git_user_email),
-    )
+        statusfile.write(self._state_dir.root, status)

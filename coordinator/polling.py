@@ -17,8 +17,7 @@ from adw_modules.config import ResolvedRepository
 from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
-from adw_modules.tasks.lifecycle import Event, advance
-from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest, TaskState
+from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest
 from coordinator.github import IssueGone, Listing, Unchanged
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
@@ -214,21 +213,3 @@ class RepositoryPoller:
             return f"the issue is gone ({found.reason})"
         self._missing_once.discard(task.issue_number)
         return intake.withdrawal(found, self.repository.label)
-
-
-def withdraw_idle(services: Services, task: Task, reason: str) -> bool:
-    """Cancel a task that has no live run. False when it is running (or already ended)."""
-    if task.state is TaskState.RUNNING or task.state.is_terminal:
-        return False
-    changed = services.store.transition(
-        task.task_id,
-        expected=task.state,
-        state=advance(task.state, Event.WITHDRAWN),
-        cause=reason,
-        wake_at=None,
-        now=services.now(),
-        outbox=() if intake.is_refused(task) else ("report",),
-    )
-    if changed:
-        log.info("cancelled", task=task.name, reason=reason)
-    return changed

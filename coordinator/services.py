@@ -1,10 +1,11 @@
-"""What the parts of the daemon share: one frozen record of adapters, made once by `daemon.py`."""
+"""What the parts of the daemon share: one frozen record of adapters, opened and closed together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ParamSpec, TypeVar
@@ -12,13 +13,15 @@ from typing import ParamSpec, TypeVar
 from adw_modules.config import ResolvedRepository, Settings
 from coordinator.github import GitHub
 from coordinator.launcher import Launcher
-from coordinator.logs import Redactor
+from coordinator.logs import Redactor, secret_names
 from coordinator.settings import LoadedSettings, SettingsSource
-from coordinator.store import Store
+from coordinator.store import StateDir, Store
 from coordinator.workspaces import GitAuth, Mirror, Workspaces
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+GIT_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,53 @@ class Services:
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of `threads`."""
         return await asyncio.wrap_future(self.threads.submit(function, *args, **kwargs))
+
+
+@contextmanager
+def open_services(
+    source: SettingsSource,
+    state_dir: StateDir,
+    *,
+    environ: Mapping[str, str],
+    now: Callable[[], datetime],
+    workspaces: Workspaces | None = None,
+) -> Iterator[Services]:
+    """All adapters for one life of the daemon; `workspaces` stands in for the ones with git."""
+    loaded, settings = source.current, source.current.settings
+    with ExitStack() as stack:
+        store = Store.open(loaded.database_url, now=now())
+        stack.callback(store.close)
+        threads = ThreadPoolExecutor(GIT_THREADS, thread_name_prefix="git")
+        stack.callback(threads.shutdown, cancel_futures=True)
+        github = GitHub(
+            api_url=settings.github.api_url,
+            token=environ.get(settings.github.token_env, ""),
+            timeout_seconds=settings.github.request_timeout_seconds,
+            writes_per_minute=settings.github.writes_per_minute,
+            now=now,
+        )
+        stack.callback(github.close)
+        yield Services(
+            source=source,
+            store=store,
+            github=github,
+            launcher=Launcher(state_dir.runs),
+            workspaces=workspaces or _open_workspaces(loaded, state_dir),
+            threads=threads,
+            environ=environ,
+            redactor=Redactor.from_environ(secret_names(settings), environ),
+            now=now,
+        )
+
+
+def _open_workspaces(loaded: LoadedSettings, state_dir: StateDir) -> Workspaces:
+    github = loaded.settings.github
+    return Workspaces(
+        repos_dir=state_dir.repos,
+        trees_dir=loaded.worktree_dir,
+        quarantine_dir=state_dir.quarantine,
+        git_user=(github.git_user_name, github.git_user_email),
+    )
 
 
 def task_name(repository: ResolvedRepository, number: int) -> str:

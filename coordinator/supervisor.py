@@ -18,7 +18,7 @@ from adw_modules.agents.stream import AgentEvent, Retry
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, WorkspaceError
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task
 from coordinator import settling
-from coordinator.launcher import WorkerHandle
+from coordinator.launcher import Alive, Exited, Lost, NeverStarted, WorkerHandle
 from coordinator.logs import get_logger
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace
@@ -63,21 +63,15 @@ class Supervisor:
 
     def start(self, task: Task, run: Run, *, seen_at: float) -> None:
         """Begin a claimed run."""
-        live = self._add(task, run, seen_at=seen_at)
-        live.finished = asyncio.create_task(self._execute(live))
+        self._begin(self._add(task, run, seen_at=seen_at))
 
-    def adopt(self, task: Task, run: Run, handle: WorkerHandle) -> None:
-        """Take over a run that outlived the previous daemon."""
-        live = self._add(task, run)
-        live.handle = handle
-        live.finished = asyncio.create_task(self._execute(live))
-
-    def settle_ended(
-        self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False
-    ) -> None:
-        """Settle a run that ended (or vanished) while no daemon was watching."""
-        live = self._add(task, run)
-        live.finished = asyncio.create_task(self._settle_guarded(live, record, never_started=never_started))
+    def adopt_all(self) -> None:
+        """Take over the runs of the previous daemon: follow those that live, settle those that ended."""
+        for task, run in self._services.store.open_runs():
+            try:
+                self._adopt(task, run)
+            except SpawnError as error:  # stays as it is until the next start; the others go on
+                log.error("a run cannot be judged", task=task.name, run=run.run_id, error=str(error))
 
     def stop(self, run_id: int, reason: str, outcome: Outcome) -> None:
         """Ask a live run to end; the request is durable before any signal is sent."""
@@ -111,9 +105,34 @@ class Supervisor:
     def live_runs(self) -> list[LiveRun]:
         return list(self._live.values())
 
+    # -- runs of the previous daemon --------------------------------------------------------------
+
+    def _adopt(self, task: Task, run: Run) -> None:
+        state = self._services.launcher.adopt(Path(run.run_dir))
+        log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
+        match state:
+            case Alive(handle=handle):
+                self._begin(self._add(task, run, handle=handle))
+                if run.stop_reason is not None:
+                    handle.stop(run.stop_reason)
+            case Exited(record=record):
+                self._settle_ended(task, run, record)
+            case Lost():
+                self._settle_ended(task, run, None)
+            case NeverStarted():
+                self._settle_ended(task, run, None, never_started=True)
+
+    def _settle_ended(
+        self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False
+    ) -> None:
+        live = self._add(task, run)
+        live.finished = asyncio.create_task(self._settle_guarded(live, record, never_started=never_started))
+
     # -- one run, start to end --------------------------------------------------------------------
 
-    def _add(self, task: Task, run: Run, *, seen_at: float = 0.0) -> LiveRun:
+    def _add(
+        self, task: Task, run: Run, *, seen_at: float = 0.0, handle: WorkerHandle | None = None
+    ) -> LiveRun:
         provider = self._services.settings.providers.get(run.provider)
         output = RunOutput(
             source=Path(run.run_dir) / "output.log",
@@ -121,8 +140,12 @@ class Supervisor:
             parser=parser_for(provider.agent if provider else "generic"),
             saved_offset=run.stream_offset,
         )
-        live = self._live[run.run_id] = LiveRun(task=task, run=run, output=output, seen_at=seen_at)
+        live = LiveRun(task=task, run=run, output=output, seen_at=seen_at, handle=handle)
+        self._live[run.run_id] = live
         return live
+
+    def _begin(self, live: LiveRun) -> None:
+        live.finished = asyncio.create_task(self._execute(live))
 
     async def _execute(self, live: LiveRun) -> None:
         bind_contextvars(task=live.task.name, run=live.run.run_id)

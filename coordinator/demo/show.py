@@ -235,9 +235,10 @@ class Demo:
 
     def _close_while_running(self) -> None:
         """Somebody closes one issue while its worker runs: that run has to be cancelled."""
+        if not self.daemon.up.is_set():
+            return
         number = next(self.numbers[issue.key] for issue in sample.ISSUES if issue.closes_while_running)
-        supervisor = getattr(self.daemon, "supervisor", None)  # there is none in the first moments
-        runs = supervisor.live_runs if supervisor is not None else []
+        runs = self.daemon.supervisor.live_runs
         started = any(live.task.issue_number == number and live.handle for live in runs)
         if started and self.server.issue(sample.REPOSITORY, number).state == "open":
             self.server.close_issue(sample.REPOSITORY, number, actor=sample.MAINTAINER)

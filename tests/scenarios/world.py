@@ -28,10 +28,11 @@ from adw_modules.errors import StoreError
 from adw_modules.tasks.model import Run, Task, TaskState
 from coordinator import cli, logs, shim
 from coordinator.clock import utc_now
-from coordinator.daemon import Daemon, PollDue, Wake, secret_names
+from coordinator.daemon import Daemon, Wake
 from coordinator.demo import agent
 from coordinator.demo.server import CommentView, Fault, GitHubServer, PullView
 from coordinator.launcher import Alive, classify, is_alive
+from coordinator.schedule import PollDue
 from coordinator.settings import SettingsSource
 from coordinator.store import StatePaths, Store
 
@@ -196,7 +197,7 @@ class World:
         assert self.inside is None
         assert self.process is None
         source = SettingsSource(self.path, self.environ)
-        redactor = logs.Redactor.from_environ(secret_names(source.current.settings), self.environ)
+        redactor = logs.Redactor.from_environ(logs.secret_names(source.current.settings), self.environ)
         logs.configure(redactor=redactor, stream=self.log_stream, json=True)
         self.inside = InProcess(Daemon(source, environ=self.environ, now=self.clock))
         return self.inside.daemon
@@ -263,7 +264,7 @@ class World:
         assert self.inside is not None
         daemon = self.inside.daemon
         self.inside.call(daemon.outbox.kick)
-        for wake in (*(PollDue(repository=name) for name in daemon._pollers), Wake.TICK):
+        for wake in (*(PollDue(repository=name) for name in daemon.polls.repositories), Wake.TICK):
             self.inside.call(daemon.wake, wake)
 
     def cli(self, *arguments: str, config: Path | None = None) -> Any:

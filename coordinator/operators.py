@@ -1,0 +1,77 @@
+"""Operators' requests: rows that commands leave in the store. Each is carried out once, and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adw_modules.tasks.intake import is_refused
+from adw_modules.tasks.lifecycle import Event, advance, allows
+from adw_modules.tasks.model import Task
+from coordinator.logs import get_logger
+from coordinator.services import Services
+from coordinator.store import PAUSED, OperatorRequest
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """Answers them. Only the loop calls it, so that a request is a decision like any other."""
+
+    services: Services
+    withdraw: Callable[[Task, str], None]  # ends the work on a task
+    reload: Callable[[], str | None]  # reads the configuration again; what is wrong with it
+    on_answer: Callable[[], None]
+
+    def take_requests(self) -> None:
+        """Carry out what is pending."""
+        for request in self.services.store.pending_requests():
+            answer = self._answer(request)
+            self.services.store.finish_request(request.request_id, answer)
+            log.info("operator", verb=request.verb, answer=answer)
+            self.on_answer()
+
+    def _answer(self, request: OperatorRequest) -> str:
+        match request.verb:
+            case "pause":
+                self.services.store.set_state(PAUSED, "yes")
+                return "no new runs are started until `coordinator resume`"
+            case "resume":
+                self.services.store.set_state(PAUSED, None)
+                return "runs are started again"
+            case "reload":
+                return self.reload() or "the configuration was read again"
+        task = self.services.store.get_task(request.task_id) if request.task_id is not None else None
+        if task is None:
+            return "no such task"
+        match request.verb:
+            case "cancel":
+                return self._cancel(task, request.argument or "cancelled by the operator")
+            case "retry":
+                return self._retry(task)
+            case _:
+                return f"unknown request {request.verb}"
+
+    def _cancel(self, task: Task, reason: str) -> str:
+        if task.state.is_terminal:
+            return f"{task.name} has already ended ({task.state.value})"
+        self.withdraw(task, reason)
+        return f"{task.name} is being cancelled"
+
+    def _retry(self, task: Task) -> str:
+        if is_refused(task):  # nobody trusted has approved its text, and there is none to work on
+            return f"{task.name} was {task.cause}; a retry needs the label from a person with write access"
+        if not allows(task.state, Event.REQUEUED):
+            return f"{task.name} is {task.state.value}; there is nothing to retry"
+        self.services.store.transition(
+            task.task_id,
+            expected=task.state,
+            state=advance(task.state, Event.REQUEUED),
+            cause=None,
+            wake_at=None,
+            now=self.services.now(),
+            attempts=0,
+            outbox=("report",),
+        )
+        return f"{task.name} is queued again"
