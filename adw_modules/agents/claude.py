@@ -7,7 +7,8 @@ Which numbers count (measured on 2.1.197 and 2.1.329 against a server that knew 
 whole process (in 2.1.329 even the session before a --resume); without both the record's `usage`, which
 leaves sub-agents out. A run without a final record is added up from its calls, once per `message.id`:
 there the output is only what `message_start` said, unless the stream has `message_delta` events
-(--include-partial-messages), so it is a lower bound and the source says `derived`.
+(--include-partial-messages), so it is a lower bound and the source says `derived`. A final record without
+any tokens counts only when the API refused every call; otherwise nothing was reported.
 """
 
 from __future__ import annotations
@@ -216,6 +217,9 @@ class _State:
         since = _by_model(event.get("model_usage_since_last_result"), event)
         whole = _by_model(event.get("modelUsage"), event)
         main_loop = _call_usage(event.get("usage"))
+        by_turn = {"": main_loop} if main_loop else None
+        if not (_holds_tokens(since, whole, by_turn) or _was_refused(event)):
+            return  # cut off in its first call, or numbers left out: what it took is not known
         if since is not None:
             self.ledger.report(since, _costs(event["model_usage_since_last_result"]), cumulative=False)
         elif whole is not None:
@@ -250,6 +254,16 @@ def _final_record(event: Json) -> FinalRecord:
         result_text=clean_text(_text(event.get("result")), RESULT_TEXT_LIMIT),
         cost_usd=_money(event.get("total_cost_usd")),
     )
+
+
+def _was_refused(event: Json) -> bool:
+    """Whether the API took no call at all, so that no tokens really means none."""
+    refused = _word(event.get("terminal_reason")) in {"api_error", "prompt_too_long"}
+    return refused or _status(event.get("api_error_status")) is not None
+
+
+def _holds_tokens(*reports: Mapping[str, ModelUsage] | None) -> bool:
+    return any(usage.total for report in reports if report for usage in report.values())
 
 
 def _retry_event(event: Json) -> Retry:

@@ -48,7 +48,7 @@ class UsageLedger:
     def report(self, by_model: dict[str, ModelUsage], cost: Decimal | None, *, cumulative: bool) -> None:
         """Take the program's own numbers: of the whole process (`cumulative`), or since its last report.
 
-        An empty report does not settle calls that were seen to use tokens.
+        A report without tokens means that none were used; it does not settle calls that used some.
         """
         if cumulative or self._reported is None:
             self._reported, self._reported_cost = dict(by_model), cost
@@ -62,7 +62,7 @@ class UsageLedger:
         """The reported numbers plus the calls no report has counted (then the source is `derived`)."""
         open_calls = dict(self._old_calls)
         for call in self._calls.values():
-            if not call.settled:
+            if not call.settled and call.usage.total:  # a call without numbers says nothing
                 open_calls = _sum(open_calls, {call.model: call.usage})
         by_model = _sum(self._reported or {}, open_calls)
         cost = None if open_calls else self._reported_cost
@@ -79,7 +79,7 @@ class UsageLedger:
             self._calls[message_id] = _Call(model=call.model, usage=call.usage, settled=True)
 
     def _retire(self, call: _Call) -> None:
-        if not call.settled:
+        if not call.settled and call.usage.total:
             self._old_calls = _sum(self._old_calls, {call.model: call.usage})
 
 

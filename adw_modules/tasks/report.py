@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from adw_modules.tasks.model import ModelUsage, Outcome, Run, Task, TaskState, UsageSource
 
+UNKNOWN = "unknown"  # what is not known is never shown as 0
 MAX_COMMENT_CHARS = 20_000
 MAX_FAILURE_LINES = 12
 MAX_SUMMARY_CHARS = 4_000
@@ -129,14 +130,14 @@ def pull_request_body(task: Task, report: RunReport, summary: str) -> str:
 def tokens_text(usage: ModelUsage, source: UsageSource) -> str:
     """`5,200 / 300`: all that went in (cached or not) and all that came out; `unknown` when unknown."""
     if source is UsageSource.UNKNOWN:
-        return "unknown"
+        return UNKNOWN
     about = "" if source is UsageSource.REPORTED else "≥ "
     return f"{about}{usage.total - usage.output:,} / {usage.output:,}"
 
 
 def cost_text(usd: Decimal | None) -> str:
     """`$0.0123`; `unknown` when a price is missing."""
-    return "unknown" if usd is None else f"${usd:.4f}"
+    return UNKNOWN if usd is None else f"${usd:.4f}"
 
 
 def duration_text(duration: timedelta | None) -> str:

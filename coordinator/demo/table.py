@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adw_modules.tasks import report
-from adw_modules.tasks.model import Run, Task, TaskState
+from adw_modules.tasks.model import Run, Task, TaskState, UsageSource
 from coordinator.store import Store
 
 WIDE = 130  # columns from which each fact has a column of its own
@@ -42,14 +42,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One issue. `cost_usd` is None as long as nothing has a known price."""
+    """One issue. Tokens are None until a run has told some, `cost_usd` until something has a price."""
 
     issue: int
     title: str
     routing: tuple[Target, ...]  # in order, equal neighbours once
     attempts: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost_usd: Decimal | None
     state: str
     result: str  # the state, or what a failed task failed of
@@ -65,7 +65,8 @@ def rows_of(store: Store) -> list[Row]:
 
 def _row(store: Store, task: Task) -> Row:
     runs = store.runs_of(task.task_id)
-    tokens = [store.usage_of(run.run_id).total for run in runs]
+    usages = [store.usage_of(run.run_id) for run in runs]
+    tokens = [usage.total for usage in usages if usage.source is not UsageSource.UNKNOWN]
     costs = [cost.usd for run in runs if (cost := store.cost_of(run.run_id)) and cost.usd is not None]
     output = sum(usage.output for usage in tokens)
     return Row(
@@ -73,8 +74,8 @@ def _row(store: Store, task: Task) -> Row:
         title=task.title,
         routing=tuple(dict.fromkeys(_target(run) for run in runs)),
         attempts=len(runs),
-        input_tokens=sum(usage.total for usage in tokens) - output,
-        output_tokens=output,
+        input_tokens=sum(usage.total for usage in tokens) - output if tokens else None,
+        output_tokens=output if tokens else None,
         cost_usd=sum(costs, Decimal(0)) if costs else None,
         state=task.state.value,
         result=_result(task),
@@ -174,11 +175,18 @@ def _narrow(rows: list[Row], title: str, width: int) -> Table:
 
 
 def _tokens(row: Row) -> str:
-    return f"{row.input_tokens:,} / {row.output_tokens:,}" if row.input_tokens else ""
+    if row.input_tokens is None:
+        return _not_known(row)
+    return f"{row.input_tokens:,} / {row.output_tokens:,}"
 
 
 def _cost(row: Row) -> str:
-    return report.cost_text(row.cost_usd) if row.cost_usd is not None else ""
+    return report.cost_text(row.cost_usd) if row.cost_usd is not None else _not_known(row)
+
+
+def _not_known(row: Row) -> str:
+    """Nothing yet while it is worked on; afterwards it is unknown, which is not nothing."""
+    return report.UNKNOWN if row.has_ended and row.attempts else ""
 
 
 def _pull(row: Row) -> str:

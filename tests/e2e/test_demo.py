@@ -126,6 +126,15 @@ def test_the_table_folds_no_name_and_fits(width: int) -> None:
         assert whole in text
 
 
+@pytest.mark.parametrize("width", [100, 160])
+def test_what_no_run_has_told_is_unknown_in_the_end_and_never_zero(width: int) -> None:
+    untold = {"input_tokens": None, "output_tokens": None, "cost_usd": None}
+    ended = printed([a_row(state="cancelled", result="cancelled", **untold)], width)
+    assert ended.count("unknown") == 2
+    assert "unknown" not in printed([a_row(state="running", has_ended=False, **untold)], width)
+    assert "unknown" not in printed([a_row(state="cancelled", routing=(), attempts=0, **untold)], width)
+
+
 @pytest.mark.parametrize("state", TaskState)
 def test_no_result_is_cut_at_80_columns(state: TaskState) -> None:
     assert state.value in printed([a_row(state=state.value, result=state.value)], 80)

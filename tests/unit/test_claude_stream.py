@@ -22,7 +22,7 @@ from adw_modules.agents.stream import (
     Text,
     ToolUse,
 )
-from adw_modules.tasks.model import ModelUsage, UsageSource
+from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "claude"
 # Each case: the exit code (negative: killed by that signal) and what the server billed for the run,
@@ -261,6 +261,28 @@ def test_a_repeat_of_a_call_that_a_report_has_counted_adds_nothing():
 def test_an_empty_report_does_not_hide_calls_that_were_seen():
     _, summary = read(lines(an_assistant(input_tokens=100), a_result(modelUsage={})))
     assert (summary.usage.source, summary.usage.total.input) == (DERIVED, 100)
+
+
+NOTHING = {"usage": {"input_tokens": 0, "output_tokens": 0}, "modelUsage": reported(0, outputTokens=0)}
+
+
+@pytest.mark.parametrize(
+    "how", [{"terminal_reason": "aborted_tools", "is_error": True}, {"terminal_reason": "completed"}, {}]
+)
+def test_a_result_that_holds_no_tokens_reports_nothing(how):
+    _, summary = read(lines(a_result(**NOTHING, **how)))
+    assert summary.usage == Usage(source=UNKNOWN)
+
+
+@pytest.mark.parametrize("how", [{"terminal_reason": "api_error"}, {"api_error_status": 401}])
+def test_no_tokens_means_none_when_the_api_refused_every_call(how):
+    _, summary = read(lines(a_result(**NOTHING, is_error=True, **how)))
+    assert (summary.usage.source, summary.usage.total) == (REPORTED, ModelUsage())
+
+
+def test_a_call_without_numbers_says_nothing():
+    _, summary = read(lines(an_assistant()))
+    assert summary.usage == Usage(source=UNKNOWN)
 
 
 def test_a_result_without_usage_by_model_falls_back_to_its_own_usage():
