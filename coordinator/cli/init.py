@@ -93,6 +93,16 @@ priority = 60
 conditions = { labels = ["documentation", "docs"] }
 provider = "claude-cli"
 model = "claude-haiku-4"
+
+# US dollars for a million tokens; compare them with your contract. What a model costs that has no price here
+# is unknown, and shown so: add the others that you use.
+[[models]]
+name = "claude-sonnet-4-5"
+provider = "claude-cli"
+cost_per_million_input = 3.0
+cost_per_million_output = 15.0
+cost_per_million_cache_read = 0.30
+cost_per_million_cache_write = 3.75
 """
 
 
@@ -124,7 +134,10 @@ def init(  # noqa: PLR0917  # typer gives options by name
 ) -> None:
     """Write a first adws/config.toml."""
     if os.path.lexists(config) and not force:
-        raise CoordinatorError(f"{config} exists already; nothing was written. Use --force to replace it.")
+        raise CoordinatorError(
+            f"{config} exists already; nothing was written. Go to the folder of your own repository, "
+            "or use --force to replace the file."
+        )
     found = tuple(program for program in PROVIDERS if shutil.which(program))
     repo = repo or _remote_repository()
     if yes:

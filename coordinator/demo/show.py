@@ -389,6 +389,7 @@ def _say_how_it_went(played: Played, console: Console) -> None:
     for sentence in played.wrong:
         console.print(Text(sentence, style="red"))
     console.print(
-        f"\n{len(played.rows)} issues in {played.seconds:.1f} s. Next: `coordinator init`, then "
-        "`coordinator run` with your own repository (README.md)."
+        f"\n{len(played.rows)} issues in {played.seconds:.1f} s. "
+        "Next, in the folder of a repository of yours: `coordinator init`, then `coordinator run` "
+        '(README.md, "Set it up").'
     )

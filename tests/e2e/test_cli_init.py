@@ -8,12 +8,16 @@ import select
 import subprocess
 import time
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from conftest import COMMAND, Answer, run
 
+from adw_modules.config import parse_settings
 from adw_modules.errors import ConfigError, CoordinatorError
+from adw_modules.money.pricing import price
+from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 from coordinator.cli.init import Answers, _checked, render
 
 LABELS = ['say "hello"', "back\\slash", "emoji 🤖 and ü", "#not-a-comment", "[brackets]", "a'b"]
@@ -40,13 +44,26 @@ def test_what_init_writes_can_be_used_and_offers_the_agents_on_path(tmp_path: Pa
     assert checked.code == 0, checked.err
 
 
+def test_the_default_model_has_its_price_and_the_others_none() -> None:
+    text = render(Answers(repo="octo/hello", label="do it", workers=2, programs=()))
+    settings = parse_settings(text, source="config.toml")
+    used = ModelUsage(input=10**6, output=10**6, cache_read=10**6, cache_write_5m=10**6)
+
+    def cost(model: str) -> Decimal | None:
+        usage = Usage(source=UsageSource.REPORTED, by_model={model: used})
+        return price(usage, settings.models, provider=settings.llm.provider).usd
+
+    assert cost(settings.llm.model_default) == Decimal("0.30") + 3 + 15 + Decimal("3.75")
+    assert {cost(rule.model) for rule in settings.routing.rules} == {None}
+
+
 def test_init_never_overwrites_unless_told_to(tmp_path: Path) -> None:
     config = tmp_path / "adws" / "config.toml"
     config.parent.mkdir()
     config.write_text("# mine\n")
     refused = init(tmp_path, "--yes", "--repo", "octo/hello")
     assert refused.code == 1
-    assert "exists already; nothing was written" in refused.err
+    assert "exists already; nothing was written. Go to the folder of your own repository" in refused.err
     assert config.read_text() == "# mine\n"
     assert init(tmp_path, "--yes", "--repo", "octo/hello", "--force").code == 0
     assert "octo" in config.read_text()

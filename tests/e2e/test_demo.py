@@ -68,6 +68,10 @@ def test_the_demo_shows_all_six_ends_and_exits_0(tmp_path: Path) -> None:
     # The cancelled one may have been stopped before its first answer.
     assert all(row["input_tokens"] and row["cost_usd"] for number, row in by_number.items() if number != 5)
     assert "running on claude-cli/claude-opus-4 (rule critical-issues-opus, attempt 1)" in answer.err
+    assert (
+        "Next, in the folder of a repository of yours: `coordinator init`, then `coordinator run`"
+        in answer.err
+    )
     assert processes_of(str(tmp_path)) == []
     assert (tmp_path / "kept" / "state" / "logs" / "gh-1.jsonl").exists()
 
