@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
@@ -47,7 +47,7 @@ class LiveRun:
     is_stop_sent: bool = False
     is_hampered: bool = False  # the disk or the store would not take something; said once
     is_marked: bool = False  # the store knows that the worker was started
-    finished: asyncio.Task[None] | None = field(default=None)
+    finished: asyncio.Task[None] | None = None
 
 
 class Supervisor:

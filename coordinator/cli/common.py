@@ -65,15 +65,12 @@ def reading(loaded: LoadedSettings) -> Iterator[Store]:
 
 def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
     """What the running daemon last wrote about itself; None when none runs."""
+    from coordinator import statusfile
     from coordinator.store import StatePaths
 
     if not StatePaths(loaded.state_dir).is_held():
         return None
-    try:
-        status: dict[str, Any] = json.loads((loaded.state_dir / "daemon.json").read_text())
-    except (OSError, ValueError):  # it has only just started
-        return {}
-    return status
+    return statusfile.read(loaded.state_dir)  # empty when it has only just started
 
 
 def find_task(store: Store, issue: str) -> Task:
