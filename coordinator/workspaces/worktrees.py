@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
-from coordinator.workspaces.files import inside, read_text, write_text
+from coordinator.workspaces.files import inside, read_text
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.mirrors import Mirrors
 from coordinator.workspaces.places import (
@@ -75,13 +75,14 @@ def _register(tree: Tree, branch: str) -> None:
     making = tree.mirror.path / "worktree.making"
     shutil.rmtree(making, ignore_errors=True)  # of a daemon that was killed just here
     making.mkdir()
-    write_text(making / "locked", _INITIALIZING)
-    write_text(making / "gitdir", f"{tree.path / '.git'}\n")
-    write_text(making / "commondir", "../..\n")
-    write_text(making / "HEAD", f"ref: refs/heads/{branch}\n")
+    # Plain writes will do where nobody has been before us, and cost half.
+    (making / "locked").write_text(_INITIALIZING)
+    (making / "gitdir").write_text(f"{tree.path / '.git'}\n")
+    (making / "commondir").write_text("../..\n")
+    (making / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
     tree.admin.parent.mkdir(exist_ok=True)
     making.rename(tree.admin)
-    write_text(tree.path / ".git", f"gitdir: {tree.admin}\n")
+    (tree.path / ".git").write_text(f"gitdir: {tree.admin}\n")
 
 
 class Worktrees:
