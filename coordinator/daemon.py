@@ -19,7 +19,7 @@ from time import monotonic
 from adw_modules.errors import StoreError
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
-from coordinator import statusfile
+from coordinator import lastgood, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import utc_now
 from coordinator.logs import get_logger
@@ -79,6 +79,7 @@ class Daemon:
         self._source = source
         self._environ = dict(os.environ if environ is None else environ)
         self._now = now
+        self._started_at = now()
         self._once = once
         self._end_runs_on_interrupt = end_runs_on_interrupt
         self._workspaces = workspaces
@@ -245,6 +246,7 @@ class Daemon:
                 )
                 for warning in change.warnings:
                     log.warning(warning)
+                lastgood.keep(self._state_dir.root, self._source.good_text)
                 self.polls.follow_settings()
                 self._write_status()
                 self._unpark()
@@ -318,11 +320,13 @@ class Daemon:
         )
         for warning in settings.warnings():
             log.warning(warning)
+        lastgood.keep(self._state_dir.root, self._source.good_text)
         self._write_status()
 
     def _write_status(self) -> None:
         status = {
             "pid": os.getpid(),
+            "started_at": self._started_at.isoformat(),
             "config": str(self._source.current.path),
             "config_version": self._source.current.version,
             "config_error": self._source.error,

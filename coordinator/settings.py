@@ -111,7 +111,8 @@ class SettingsSource:
         now = now or utc_now()
         signature = _signature(self._path)
         self._seen = self._read()
-        self.current = self._load(self._parse(self._seen), now)
+        self.good_text = self._decoded(self._seen)  # what `current` was read from
+        self.current = load(self._parse(self.good_text), self._path, now)
         self.error: str | None = None
         # A file that may still be written to is read once more; the same content will be no news.
         self._signature = None if _is_fresh(signature, now) else signature
@@ -131,10 +132,13 @@ class SettingsSource:
             return None
         self._seen = content
         try:
-            return self._take_over(self._parse(content), now)
+            text = self._decoded(content)
+            settings = self._parse(text)
         except ConfigError as error:
             self.error = str(error)
             return ReloadFailed(problems=tuple(error.problems), failed_at=now)
+        self.good_text = text
+        return self._take_over(settings, now)
 
     def _is_settled(self, signature: Signature, now: datetime) -> bool:
         """Whether the file differs from what was read last, and is probably complete."""
@@ -148,22 +152,24 @@ class SettingsSource:
     def _take_over(self, read: Settings, now: datetime) -> Reloaded:
         running = self.current.settings
         changes = settings_diff(running, read)
-        self.current = self._load(pin_restart_keys(running, read), now)
+        self.current = load(pin_restart_keys(running, read), self._path, now)
         self.error = None
         return Reloaded(loaded=self.current, changes=tuple(changes), warnings=tuple(read.warnings()))
 
-    def _parse(self, content: bytes | str) -> Settings:
+    def _decoded(self, content: bytes | str) -> str:
         if isinstance(content, str):
             raise ConfigError(content)
         if not content.strip():  # what a file looks like between being opened for writing and being written
             raise ConfigError(f"{self._source} is empty; adws/config.example.toml shows every key.")
         try:
-            text = content.decode()
+            return content.decode()
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise ConfigError(
                 f"{self._source}, line {line}: this is not UTF-8 text; save it as UTF-8."
             ) from error
+
+    def _parse(self, text: str) -> Settings:
         settings = parse_settings(text, source=self._source)
         if self._environ is not None:
             missing = check_runnable(settings, source=self._source) + check_environment(
@@ -173,22 +179,11 @@ class SettingsSource:
                 raise ConfigError(missing)
         return settings
 
-    def _load(self, settings: Settings, now: datetime) -> LoadedSettings:
-        project_root = find_project_root(self._path)
-        return LoadedSettings(
-            settings=settings,
-            version=hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12],
-            path=self._path,
-            project_root=project_root,
-            state_dir=project_root / settings.coordinator.state_dir,
-            loaded_at=now,
-        )
-
     def _read(self) -> bytes | str:
         """The content of the file, or the sentence that says why there is none."""
         try:
-            return _read_regular_file(self._path)
-        except _UnusableFileError as error:
+            return read_regular_file(self._path)
+        except UnusableFileError as error:
             return f"{self._source} {error}"
         except FileNotFoundError:
             return f"{self._source} does not exist; `coordinator init` writes a first one."
@@ -196,8 +191,21 @@ class SettingsSource:
             return f"{self._source} cannot be read: {error.strerror}."
 
 
-class _UnusableFileError(Exception):
+class UnusableFileError(Exception):
     """The file is there, but not a configuration file; the rest of the sentence."""
+
+
+def load(settings: Settings, path: Path, now: datetime, *, state_dir: Path | None = None) -> LoadedSettings:
+    """Settings with what follows from the (absolute) path of their file."""
+    project_root = find_project_root(path)
+    return LoadedSettings(
+        settings=settings,
+        version=hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12],
+        path=path,
+        project_root=project_root,
+        state_dir=state_dir or project_root / settings.coordinator.state_dir,
+        loaded_at=now,
+    )
 
 
 def find_project_root(path: Path) -> Path:
@@ -233,16 +241,17 @@ def _is_fresh(signature: Signature, now: datetime) -> bool:
     return timedelta(0) <= now - changed_at < SETTLE
 
 
-def _read_regular_file(path: Path) -> bytes:
+def read_regular_file(path: Path) -> bytes:
+    """The content of a file of a plausible size. Raises UnusableFileError or OSError; never waits."""
     # O_NONBLOCK: opening a pipe must not hold up the loop until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         what = "is a folder; name the file in it" if stat.S_ISDIR(mode) else "is not a regular file"
-        raise _UnusableFileError(f"{what}.")
+        raise UnusableFileError(f"{what}.")
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise _UnusableFileError("is larger than 1 MiB; that cannot be the configuration.")
+        raise UnusableFileError("is larger than 1 MiB; that cannot be the configuration.")
     return content

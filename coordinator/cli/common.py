@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -39,6 +40,36 @@ def settings_source(config: Path, environ: Mapping[str, str] | None = None) -> S
     from coordinator.settings import SettingsSource
 
     return SettingsSource(config, environ)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """The settings a command works with. `error`: why they are not those of the file."""
+
+    loaded: LoadedSettings
+    error: str | None = None
+
+
+def settings_in_force(config: Path) -> InForce:
+    """The configuration; while its file cannot be used, the daemon's copy of the last good one and a warning.
+
+    For commands that look at a daemon and steer it. Raises ConfigError when there is no copy either.
+    """
+    from adw_modules.errors import ConfigError
+
+    try:
+        return InForce(loaded=settings_source(config).current)
+    except ConfigError as error:
+        from coordinator import lastgood
+        from coordinator.store import StatePaths
+
+        loaded = lastgood.find(config)
+        if loaded is None:
+            raise
+        runs = "the daemon runs" if StatePaths(loaded.state_dir).is_held() else "the last daemon ran"
+        said = " ".join(error.problems)
+        typer.echo(f"The configuration file cannot be used; showing what {runs} on: {said}", err=True)
+        return InForce(loaded=loaded, error=said)
 
 
 def has_state(loaded: LoadedSettings) -> bool:
@@ -116,6 +147,11 @@ def when(at: datetime | None, now: datetime) -> str:
         text = f"{round(seconds / 60)} min"
     else:
         text = f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+    return f"in {text} ({time_of_day(at, now)})"
+
+
+def time_of_day(at: datetime, now: datetime) -> str:
+    """`14:03:10 UTC`, the time of day where the reader is; with its date when that is not today."""
     local = at.astimezone()
     day = "" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d} "
-    return f"in {text} ({day}{local:%H:%M:%S %Z})"
+    return f"{day}{local:%H:%M:%S %Z}"

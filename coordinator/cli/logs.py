@@ -41,9 +41,9 @@ def logs(
 ) -> None:
     """Print the daemon's log: decisions, starts, results. With --task also what the agent says and does."""
     from adw_modules.errors import CoordinatorError
-    from coordinator.cli.common import settings_source
+    from coordinator.cli.common import settings_in_force
 
-    loaded = settings_source(config).current
+    loaded = settings_in_force(config).loaded
     log = Log(loaded, task, as_json=as_json)
     if not log.exists and not follow:
         raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")

@@ -52,11 +52,11 @@ def resume(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 
 def _request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
-    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
+    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.store import StatePaths, Store
 
-    loaded = settings_source(config).current
+    loaded = settings_in_force(config).loaded
     with reading(loaded) as store:
         task = find_task(store, issue) if issue is not None else None
     is_running = daemon_status(loaded) is not None

@@ -33,11 +33,13 @@ def status(
     limit: Annotated[int, typer.Option(help="How many tasks to list.", min=1)] = 20,
 ) -> None:
     """Show the daemon, its tasks and what they have used."""
-    from coordinator.cli.common import print_json, settings_source
+    from coordinator.cli.common import print_json, settings_in_force
     from coordinator.clock import utc_now
 
-    source = settings_source(config)
-    facts = collect(source.current, utc_now(), limit)
+    in_force = settings_in_force(config)
+    facts = collect(in_force.loaded, utc_now(), limit)
+    if in_force.error and not facts["daemon"].get("config_error"):  # it has not looked yet, or none runs
+        facts["daemon"]["config_error"] = in_force.error
     if as_json:
         print_json(facts)
     else:
@@ -150,11 +152,10 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
 
     daemon = facts["daemon"]
     if daemon["running"]:
-        version = f", configuration {daemon['config_version']}" if "config_version" in daemon else ""
-        yield Text.assemble(("● ", "green"), f"running (process {daemon.get('pid', 'unknown')}{version})")
+        yield Text.assemble(("● ", "green"), f"running ({', '.join(_about(daemon, now))})")
     else:
         yield Text.assemble(("○ ", "yellow"), "no daemon runs; `coordinator run` starts one")
-    if daemon.get("config_error"):
+    if daemon["running"] and daemon.get("config_error"):
         yield Text.assemble(
             ("  The configuration file was not taken: ", "red"), _one_line(daemon["config_error"])
         )
@@ -166,6 +167,17 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
         yield Text.assemble(("  GitHub is asked again ", "yellow"), f"{until}: {daemon['github']['reason']}")
     for name, repository in daemon.get("repositories", {}).items():
         yield _repository_line(name, repository, now)
+
+
+def _about(daemon: dict[str, Any], now: datetime) -> Iterator[str]:
+    """What is known of a running daemon; all but its process only once it is up."""
+    from coordinator.cli.common import time_of_day
+
+    yield f"process {daemon.get('pid', 'unknown')}"
+    if "started_at" in daemon:
+        yield f"since {time_of_day(datetime.fromisoformat(daemon['started_at']), now)}"
+    if "config_version" in daemon:
+        yield f"configuration {daemon['config_version']}"
 
 
 def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> Text:

@@ -20,21 +20,21 @@ def register(app: typer.Typer) -> None:
 
 def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Say in one sentence why a task is (not) running, and when it will be looked at again."""
-    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_source
+    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.logs import printable
     from coordinator.store import PAUSED
 
-    source = settings_source(config)
-    daemon = daemon_status(source.current)
-    with reading(source.current) as store:
+    loaded = settings_in_force(config).loaded
+    daemon = daemon_status(loaded)
+    with reading(loaded) as store:
         task = find_task(store, issue)
         runs = store.runs_of(task.task_id)
         circumstances = Circumstances(
             daemon=daemon,
             is_paused=store.get_state(PAUSED) is not None,
             busy=len(store.open_runs()),
-            slots=source.current.settings.coordinator.max_concurrent_workers,
+            slots=loaded.settings.coordinator.max_concurrent_workers,
             now=utc_now(),
         )
         decision = store.decision_of(runs[-1].run_id) if runs else None

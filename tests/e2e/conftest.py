@@ -109,6 +109,11 @@ class World:
         return self.folder / ".coordinator"
 
     @property
+    def daemon_file(self) -> Any:
+        """What the running daemon says about itself."""
+        return json.loads((self.state / "daemon.json").read_text())
+
+    @property
     def environ(self) -> dict[str, str]:
         return {**os.environ, "HELLO_TOKEN": TOKEN, "COLUMNS": "120", "TMPDIR": str(self.folder)}
 

@@ -40,6 +40,24 @@ def test_a_broken_configuration_is_the_same_sentence_and_78_from_check_and_from_
         assert checked.err.count("\n") == 1
 
 
+def test_without_a_copy_of_a_good_configuration_every_verb_says_what_check_says(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[coordinator\n")
+    verbs = (
+        ["check"],
+        ["status"],
+        ["why", "1"],
+        ["logs"],
+        ["retry", "1"],
+        ["cancel", "1"],
+        ["pause"],
+        ["resume"],
+    )
+    answers = at_once({verb[0]: partial(run, *verb, "--config", str(config)) for verb in verbs})
+    assert {answer.code for answer in answers.values()} == {78}
+    assert len({answer.err for answer in answers.values()}) == 1
+
+
 def test_check_prints_all_problems_as_json_and_still_ends_with_78(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("[coordinator]\npoll_intervall_seconds = 5\nmax_concurrent_workers = 'three'\n")

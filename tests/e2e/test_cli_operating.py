@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, World, end_what_runs_in, make_world, processes_of, until
+from conftest import COMMAND, World, at_once, end_what_runs_in, make_world, processes_of, until
 
 from coordinator.demo.server import GitHubServer
 
@@ -45,10 +48,16 @@ def test_why_tells_the_running_from_the_waiting(busy: World) -> None:
 
 def test_status_shows_the_daemon_and_what_runs(busy: World) -> None:
     answer = busy.run("status")
-    assert answer.out.startswith("● running (process ")
+    since = re.match(
+        r"● running \(process \d+, since (\d\d:\d\d:\d\d) \w+, configuration \w+\)\n", answer.out
+    )
+    assert since is not None
     assert "octo/hello: next poll in" in answer.out
     facts = busy.run("status", "--json").json
     assert facts["daemon"]["running"] is True
+    started_at = datetime.fromisoformat(facts["daemon"]["started_at"])
+    assert f"{started_at.astimezone():%H:%M:%S}" == since[1]
+    assert timedelta(0) < datetime.now(UTC) - started_at < timedelta(minutes=5)  # noqa: TID251  from outside
     assert facts["tasks"][0]["state"] == "running"
     assert facts["tasks"][0]["rule"] == "critical-issues-opus"
 
@@ -76,6 +85,49 @@ def test_retry_of_what_runs_is_refused_in_one_sentence(busy: World) -> None:
     number = busy.numbers["running"]
     answer = busy.run("retry", str(number))
     assert answer.out == f"gh-{number} is running; there is nothing to retry.\n"
+
+
+BROKEN = {
+    "unknown key": lambda good: good.replace("poll_interval_seconds", "pol_interval_seconds"),
+    "not TOML": lambda good: f"[coordinator\n{good}",
+    "empty": lambda _good: "",
+}
+
+
+@pytest.fixture(params=[*BROKEN, "missing"])
+def broken(busy: World, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The file of the running daemon cannot be used for a while; what is wrong with it."""
+    good = busy.config.read_text()
+    if request.param == "missing":
+        busy.config.unlink()
+    else:
+        busy.config.write_text(BROKEN[request.param](good))
+    until(lambda: busy.daemon_file["config_error"], "the daemon has seen it")
+    yield busy.run("check").err.strip()
+    busy.config.write_text(good)
+    until(lambda: busy.daemon_file["config_error"] is None, "the daemon has taken the good one")
+
+
+def test_while_the_file_cannot_be_used_commands_go_on_with_what_the_daemon_runs_on(
+    busy: World, broken: str
+) -> None:
+    number = str(busy.numbers["running"])
+    verbs = ("status",), ("status", "--json"), ("why", number), ("logs", "-n", "1"), ("retry", number)
+    answers = at_once({verb: partial(busy.run, *verb) for verb in (*verbs, ("pause",), ("cancel", "1000"))})
+    answers["resume",] = busy.run("resume")
+    warning = "The configuration file cannot be used; showing what the daemon runs on: "
+    for verb, answer in answers.items():
+        lines = answer.err.splitlines()
+        assert lines[0] == warning + " ".join(broken.splitlines())
+        if verb == ("cancel", "1000"):
+            assert (answer.code, len(lines)) == (1, 2)  # there is no such task
+        else:
+            assert (answer.code, len(lines)) == (0, 1)
+    assert answers["status", "--json"].json["daemon"]["config_error"].splitlines() == broken.splitlines()
+    assert "The configuration file was not taken" in answers["status",].out
+    assert answers["why", number].out.startswith(f"gh-{number} is running")
+    assert answers["retry", number].out == f"gh-{number} is running; there is nothing to retry.\n"
+    assert answers["resume",].out == "Runs are started again.\n"
 
 
 def test_a_followed_task_shows_what_comes_and_ends_silently_with_ctrl_c(busy: World, tmp_path: Path) -> None:

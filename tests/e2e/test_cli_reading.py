@@ -30,6 +30,25 @@ def test_one_run_leaves_each_issue_where_it_belongs(world: World) -> None:
     assert facts["unpublished"] == []
 
 
+def test_without_a_daemon_a_broken_file_is_replaced_by_what_the_last_one_ran_on(world: World) -> None:
+    good = world.config.read_text()
+    world.config.write_text(good.replace("max_attempts", "max_attemps"))
+    try:
+        text, data = world.run("status"), world.run("status", "--json")
+    finally:
+        world.config.write_text(good)
+    assert (text.code, data.code) == (0, 0)
+    assert text.err == data.err
+    assert text.err.startswith(
+        "The configuration file cannot be used; showing what the last daemon ran on: "
+        f'{world.config}, line 4: [coordinator] has no key "max_attemps"'
+    )
+    assert text.err.count("\n") == 1
+    assert data.json["daemon"]["running"] is False
+    assert "max_attemps" in data.json["daemon"]["config_error"]
+    assert len(data.json["tasks"]) == len(world.numbers)
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_status_fits_the_screen_and_names_every_task(world: World, width: int) -> None:
     answer = world.run("status", COLUMNS=str(width))

@@ -19,13 +19,11 @@ def test_a_configuration_broken_mid_run_is_reported_once_and_mended_within_half_
     world.write_text(good.replace("poll_interval_seconds", "pol_interval_seconds"))
     world.until_logged(NOT_TAKEN)
 
-    other = world.path.with_name("good.toml")  # the command line needs a file that it can read
-    other.write_text(good)
-    config_error = world.until(
-        lambda: world.cli("status", "--json", config=other)["daemon"]["config_error"], "status"
-    )
-    assert "pol_interval_seconds" in config_error
-    assert "poll_interval_seconds" in config_error
+    daemon = world.cli("status", "--json")["daemon"]
+    assert daemon["running"]
+    assert '[coordinator] has no key "pol_interval_seconds"' in daemon["config_error"]
+    assert "poll_interval_seconds" in daemon["config_error"]
+    assert f"gh-{number} is running" in world.cli("why", str(number))
     world.until_polls(3)
     assert len(world.events(NOT_TAKEN)) == 1
     assert world.result(number) == Result(state="running", outcomes=("running",), label="running")
@@ -37,6 +35,8 @@ def test_a_configuration_broken_mid_run_is_reported_once_and_mended_within_half_
     assert reloaded["changes"] == ["coordinator.max_attempts: 3 -> 4 (live)"]
     assert world.cli("status", "--json")["daemon"]["config_error"] is None
     assert world.starts(number) == 1
+    copy = world.state_dir / "last-good.toml"
+    world.until(lambda: copy.read_text() == world.path.read_text(), "the copy follows the good file")
 
 
 def test_a_new_limit_of_workers_is_in_force_for_the_next_decision(a_world) -> None:
