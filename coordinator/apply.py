@@ -41,12 +41,14 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     def run_dir_of(task: Task, token: int) -> str:
         return str(services.launcher.run_dir(task.name, token))
 
+    now = services.now()
     claimed = services.store.claim(
         action.task.task_id,
         decision=decision,
         config_version=services.loaded.version,
         run_dir_of=run_dir_of,
-        now=services.now(),
+        now=now,
+        report_at=now + services.report_delay,
     )
     if claimed is None:
         return

@@ -183,7 +183,9 @@ class RepositoryPoller:
             if known is None or refused.cause != known.cause:
                 log.warning("refused", task=name, repo=verdict.issue.repo, reason=verdict.reason)
             return
-        upserted = self.services.store.upsert_task(verdict, name=name, now=now)
+        upserted = self.services.store.upsert_task(
+            verdict, name=name, now=now, report_at=now + self.services.report_delay
+        )
         if upserted.change in ("created", "reopened"):
             log.info(
                 "new task" if upserted.change == "created" else "task opened again",

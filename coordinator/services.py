@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
 
 from adw_modules.config import ResolvedRepository, Settings
@@ -45,6 +45,11 @@ class Services:
     @property
     def settings(self) -> Settings:
         return self.source.current.settings
+
+    @property
+    def report_delay(self) -> timedelta:
+        """How long news of progress may wait to be reported together with what follows."""
+        return timedelta(seconds=self.settings.github.report_delay_seconds)
 
     @property
     def git_auth(self) -> GitAuth | None:

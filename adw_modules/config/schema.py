@@ -110,6 +110,7 @@ class GitHubSettings(Section):
     token_env: Variable = "GITHUB_TOKEN"  # noqa: S105  the name of a variable, not a token
     status_label_prefix: Label = "coordinator:"
     writes_per_minute: Annotated[int, whole(least=0)] = 60
+    report_delay_seconds: AtLeast0 = 2
     request_timeout_seconds: Above0 = 15
     git_user_name: Name = "Coordinator"
     git_user_email: Name = "coordinator@localhost"

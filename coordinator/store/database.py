@@ -45,15 +45,21 @@ class Database:
         self.name = name
         self._engine = engine
         self._begin = "BEGIN"
+        self._sync = self._wanted_sync = "FULL"  # what SQLite is set to, and what the next transaction needs
         if engine.dialect.name == "sqlite":
             event.listen(engine, "begin", self._begin_explicitly)
         with self._translated():
             self._connection = engine.connect()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction that takes the write lock at once: all of it happens, or none."""
+    def write(self, *, is_urgent: bool = True) -> Iterator[Connection]:
+        """One transaction that takes the write lock at once: all of it happens, or none.
+
+        Without urgency the commit does not wait for the disk: it survives `kill -9` at once, and a power
+        loss from the next urgent commit on. For what would be read again from its source anyway.
+        """
         self._begin = "BEGIN IMMEDIATE"
+        self._wanted_sync = "FULL" if is_urgent else "NORMAL"
         with self._translated(), self._connection.begin():
             yield self._connection
 
@@ -69,6 +75,9 @@ class Database:
         self._engine.dispose()
 
     def _begin_explicitly(self, connection: Connection) -> None:
+        if self._sync != self._wanted_sync:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {self._wanted_sync}")
+            self._sync = self._wanted_sync
         # The driver itself would begin late and for reading only; going on to write may then fail at once.
         connection.exec_driver_sql(self._begin)
 

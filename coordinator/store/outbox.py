@@ -24,7 +24,11 @@ _ITEM = (
 _IS_PENDING = outbox.c.state == OutboxState.PENDING
 _ONE = update(outbox).where(outbox.c.item_id == bindparam("at_item"), _IS_PENDING)
 
-# A row that is waiting already keeps its place and its back-off: those are about GitHub, not about the news.
+# A row that is waiting already keeps its place, and its back-off if it has failed: those are about GitHub, not
+# about the news. One that has only been put off goes out with the earliest of its news.
+_IS_SOONER = _IS_PENDING & (
+    (outbox.c.tries > 0) | (outbox.c.not_before <= bindparam("at_not_before", type_=outbox.c.not_before.type))
+)
 _ADD_AGAIN = (
     update(outbox)
     .where(outbox.c.task_id == bindparam("at_task"), outbox.c.kind == bindparam("at_kind"))
@@ -32,7 +36,8 @@ _ADD_AGAIN = (
         version=outbox.c.version + 1,
         tries=case((_IS_PENDING, outbox.c.tries), else_=0),
         not_before=case(
-            (_IS_PENDING, outbox.c.not_before), else_=bindparam("at_now", type_=outbox.c.not_before.type)
+            (_IS_SOONER, outbox.c.not_before),
+            else_=bindparam("at_not_before", type_=outbox.c.not_before.type),
         ),
         queued_at=case(
             (_IS_PENDING, outbox.c.queued_at), else_=bindparam("at_now", type_=outbox.c.queued_at.type)
@@ -57,12 +62,12 @@ _DEAD_VERSION = _DEAD.where(outbox.c.version == bindparam("at_version"))
 _REFUSED = select(*_ITEM).where(outbox.c.state == OutboxState.DEAD).order_by(outbox.c.item_id.desc())
 
 
-def add(conn: Connection, task_id: int, kind: str, now: datetime) -> None:
-    """Ask for a thing to be written to GitHub. ValueError for a kind that does not exist."""
-    wanted = OutboxKind(kind)
-    again = conn.execute(_ADD_AGAIN, {"at_task": task_id, "at_kind": wanted, "at_now": now})
-    if again.rowcount == 0:
-        conn.execute(_ADD, {"task_id": task_id, "kind": wanted, "not_before": now, "queued_at": now})
+def add(conn: Connection, task_id: int, kind: str, now: datetime, not_before: datetime | None = None) -> None:
+    """Ask for a thing to be written to GitHub (`not_before`: now). ValueError for a kind that does not exist."""
+    wanted, at = OutboxKind(kind), not_before or now
+    values = {"at_task": task_id, "at_kind": wanted, "at_now": now, "at_not_before": at}
+    if conn.execute(_ADD_AGAIN, values).rowcount == 0:
+        conn.execute(_ADD, {"task_id": task_id, "kind": wanted, "not_before": at, "queued_at": now})
 
 
 def due(conn: Connection, now: datetime, limit: int) -> list[OutboxItem]:

@@ -91,10 +91,16 @@ class Store:
 
     # --- issues become tasks -------------------------------------------------------------------
 
-    def upsert_task(self, request: TaskRequest, *, name: str, now: datetime) -> Upserted:
-        """Make, refresh or re-open the one task of an admitted issue. `name` counts only when it is made."""
-        with self._database.write() as conn:
-            return tasks.upsert(conn, request, name, now)
+    def upsert_task(
+        self, request: TaskRequest, *, name: str, now: datetime, report_at: datetime | None = None
+    ) -> Upserted:
+        """Make, refresh or re-open the one task of an admitted issue. `name` counts only when it is made.
+
+        The news is not reported before `report_at` (now), so that what follows soon is one report with it.
+        After a power loss the next daemon polls the issue again, so the commit does not wait for the disk.
+        """
+        with self._database.write(is_urgent=False) as conn:
+            return tasks.upsert(conn, request, name, now, report_at or now)
 
     def refresh_issue(self, repo_id: int, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
         """Follow a known issue's title, labels and priority without looking at its trigger."""
@@ -143,10 +149,12 @@ class Store:
         config_version: str,
         run_dir_of: Callable[[Task, int], str],
         now: datetime,
+        report_at: datetime | None = None,
     ) -> tuple[Task, Run] | None:
         """Start the next run of a queued task: attempts, runs and token rise before anything is spawned.
 
-        `run_dir_of(task, token)` names the run directory. None when somebody else was faster.
+        `run_dir_of(task, token)` names the run directory; the news is not reported before `report_at` (now).
+        None when somebody else was faster.
         """
         with self._database.write() as conn:
             claimed = runs.claim(
@@ -158,7 +166,7 @@ class Store:
                 now=now,
             )
             if claimed is not None:
-                outbox.add(conn, task_id, OutboxKind.REPORT, now)
+                outbox.add(conn, task_id, OutboxKind.REPORT, now, report_at)
                 text = f"run {claimed[1].token} on {decision.provider}/{decision.model}"
                 audit.add(conn, now, "claimed", text, task_id=task_id, run_id=claimed[1].run_id)
             return claimed

@@ -85,17 +85,18 @@ def one(conn: Connection, task_id: int) -> Task | None:
     return None if row is None else task_of(row)
 
 
-def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime) -> Upserted:
+def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime, report_at: datetime) -> Upserted:
     """Make, refresh or re-open the task of an admitted issue; a report follows the first and the last."""
     known = _by_issue(conn, request.issue)
     if known is None:
         values = _new(request.issue, name, now) | _shown(request.issue, request.priority) | _admitted(request)
-        return _announce(conn, _insert(conn, values | {"state": TaskState.QUEUED}), TaskChange.CREATED, now)
+        made = _insert(conn, values | {"state": TaskState.QUEUED})
+        return _announce(conn, made, TaskChange.CREATED, now, report_at)
     wanted = _shown(request.issue, request.priority, known)
     is_newer = request.trigger.event_id > known.trigger_event_id
     if is_newer and known.state in _REOPENABLE:
         task = _change(conn, known, wanted | _admitted(request) | _started_over(), now)
-        return _announce(conn, task, TaskChange.REOPENED, now)
+        return _announce(conn, task, TaskChange.REOPENED, now, report_at)
     if is_newer and known.state is not TaskState.RUNNING:
         # Not started yet: the newest approved text is the one to work on.
         wanted |= _admitted(request)
@@ -225,8 +226,8 @@ def _change(conn: Connection, known: Task, wanted: dict[str, Any], now: datetime
     return task_of(conn.execute(_CHANGE_AND_READ, values).one())
 
 
-def _announce(conn: Connection, task: Task, what: TaskChange, now: datetime) -> Upserted:
-    outbox.add(conn, task.task_id, OutboxKind.REPORT, now)
+def _announce(conn: Connection, task: Task, what: TaskChange, now: datetime, report_at: datetime) -> Upserted:
+    outbox.add(conn, task.task_id, OutboxKind.REPORT, now, report_at)
     audit.add(conn, now, what.value, f"label applied by {task.triggered_by}", task_id=task.task_id)
     return Upserted(task=task, change=what)
 

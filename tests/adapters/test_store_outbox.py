@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from store_samples import LATER, NOW, a_settlement, end, queue, start
+from store_samples import LATER, NOW, Because, a_request, a_settlement, end, queue, start
 
 from adw_modules.tasks.model import TaskState
 
@@ -124,3 +124,32 @@ def test_comment_and_pull_request_are_remembered(store):
         7,
         "https://github.com/acme/widgets/pull/7",
     )
+
+
+def test_news_that_may_wait_is_put_off_and_goes_out_with_the_result(store):
+    soon = NOW + timedelta(seconds=2)
+    done = store.upsert_task(a_request(12), name="gh-12", now=NOW, report_at=soon)
+    assert due(store, NOW) == []
+    assert store.next_outbox_at() == soon
+    claimed = store.claim(
+        done.task.task_id,
+        decision=Because(),
+        config_version="abc123",
+        run_dir_of=lambda task, token: f"/state/runs/{task.name}.{token}",
+        now=NOW,
+        report_at=soon + timedelta(seconds=1),
+    )
+    assert claimed is not None
+    assert store.next_outbox_at() == soon  # the earlier of the two promises holds
+    _, run = claimed
+    assert end(store, run, now=NOW + timedelta(seconds=1))
+    assert (done.task.task_id, "report") in due(store, NOW + timedelta(seconds=1))
+
+
+def test_a_report_that_failed_keeps_its_back_off_whatever_the_news(store):
+    task = queue(store)
+    (item,) = store.due_outbox(NOW, 1)
+    store.outbox_retry(item.item_id, not_before=LATER, error="no answer")
+    start(store, task.task_id, now=NOW)
+    assert due(store, NOW) == []
+    assert store.next_outbox_at() == LATER

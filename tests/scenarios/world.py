@@ -168,6 +168,7 @@ class World:
                 "remote_url": str(self.folder / "github" / "{owner}" / "{name}.git"),
                 "token_env": "HELLO_TOKEN",
                 "writes_per_minute": 0,
+                "report_delay_seconds": 0,
             },
             "providers.claude-cli": scripted_agent(),
         }
