@@ -8,6 +8,7 @@ and no second pull request. There is no code in Coordinator that merges or appro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -69,10 +70,10 @@ class Outbox:
             delay = max(0.05, (next_at - self.services.now()).total_seconds()) if next_at else None
             if self._busy:  # each finished item kicks, so there is no need to look at the clock meanwhile
                 delay = None
-            try:
-                await asyncio.wait_for(self._wake.wait(), delay)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: a kick in the moment of being cancelled would make it forget the cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     async def stop(self) -> None:
         """Let writes that are under way end; their items stay due if they do not."""

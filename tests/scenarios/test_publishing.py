@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from world import REPO, WRITE, Result, World
+from world import REPO, WAIT, WRITE, Result, World
 
 from coordinator.demo.server import Fault, FaultKind, secondary_limit
 
@@ -100,6 +102,27 @@ def test_a_pull_request_that_the_look_up_missed_is_taken_over(world: World) -> N
 
     assert world.server.faults.hits(missed) == 1
     assert world.result(number) == DONE
+
+
+def test_a_sender_that_is_ended_in_the_moment_of_news_ends(a_world) -> None:
+    """As when the end of the last run is both the news and what an interrupted daemon has waited for."""
+    world: World = a_world(github={"report_delay_seconds": 3600})  # something to wait for
+    number = world.issue(WAIT)
+    daemon = world.start()
+    world.until_working(number)
+
+    async def news_and_end() -> bool:
+        sender = asyncio.create_task(daemon.outbox.run())
+        for _ in range(5):  # turns of the loop, until it waits
+            await asyncio.sleep(0)
+        daemon.outbox.kick()
+        sender.cancel()
+        ended, _ = await asyncio.wait({sender}, timeout=2)
+        sender.cancel()
+        return bool(ended)
+
+    assert world.inside is not None
+    assert asyncio.run_coroutine_threadsafe(news_and_end(), world.inside.loop).result(10)
 
 
 _EXISTS: dict[str, object] = {
