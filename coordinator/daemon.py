@@ -22,7 +22,7 @@ from adw_modules.tasks.planning import Requeue
 from coordinator import lastgood, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import utc_now
-from coordinator.logs import get_logger
+from coordinator.logs import Redactor, get_logger, secret_values
 from coordinator.operators import Operators
 from coordinator.outbox import Outbox
 from coordinator.planner import Planner
@@ -75,6 +75,7 @@ class Daemon:
         once: bool = False,
         end_runs_on_interrupt: bool = False,
         workspaces: Workspaces | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._source = source
         self._environ = dict(os.environ if environ is None else environ)
@@ -83,6 +84,7 @@ class Daemon:
         self._once = once
         self._end_runs_on_interrupt = end_runs_on_interrupt
         self._workspaces = workspaces
+        self._redactor = redactor  # the log's own, so that both learn what a reload brings
         self._inbox: asyncio.Queue[Wake | PollDue] = asyncio.Queue()
         self._stopping = False
         self._end_runs = False
@@ -97,7 +99,12 @@ class Daemon:
         with (
             StateDir(self._source.current.state_dir) as state_dir,
             open_services(
-                self._source, state_dir, environ=self._environ, now=self._now, workspaces=self._workspaces
+                self._source,
+                state_dir,
+                environ=self._environ,
+                now=self._now,
+                workspaces=self._workspaces,
+                redactor=self._redactor,
             ) as services,
         ):
             self._assemble(services, state_dir)
@@ -241,6 +248,7 @@ class Daemon:
         change = self._source.check(self._now(), force=force)
         match change:
             case Reloaded():
+                self.services.redactor.learn(secret_values(change.loaded.settings, self._environ))
                 log.info(
                     "configuration reloaded", version=change.loaded.version, changes=list(change.changes)
                 )

@@ -6,6 +6,8 @@ configuration asks for.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +40,8 @@ def worker_environment(
     """
     names = [*ALLOWED, *provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
     env = {name: environ[name] for name in names if name in environ}
+    if "PATH" in env:
+        env["PATH"] = without_own_programs(env["PATH"])
     env |= dialect.env
     if dialect.config_dir_env and provider.api_key_env and provider.api_key_env in environ:
         env[dialect.config_dir_env] = str(run_dir / "agent-config")
@@ -45,3 +49,12 @@ def worker_environment(
     for name in never:
         env.pop(name, None)
     return env | {MARKER: marker, "COORDINATOR_ATTEMPT": str(attempt)}
+
+
+def without_own_programs(path: str) -> str:
+    """PATH without the programs of our own virtual environment, if we run in one: an agent's `pip install`
+    is not to change the daemon, nor its `pytest` to run with the daemon's packages."""
+    if sys.prefix == sys.base_prefix:
+        return path
+    own = os.path.realpath(Path(sys.prefix) / "bin")
+    return os.pathsep.join(each for each in path.split(os.pathsep) if os.path.realpath(each or ".") != own)

@@ -24,6 +24,8 @@ from urllib.parse import quote
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from adw_modules.config.wording import is_secret
+
 if TYPE_CHECKING:
     from adw_modules.config import Settings
 
@@ -40,15 +42,22 @@ _DEEPEST = 20  # containers in containers: more than that is a loop, or nothing 
 
 
 class Redactor:
-    """Replaces known secret values in text. Values come from the environment, never from patterns."""
+    """Replaces known secret values in text. It knows values, and guesses nothing from patterns."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-        self._secrets = sorted({spelling for secret in usable for spelling in _spellings(secret)})
+        self._secrets: list[str] = []
+        self.learn(secrets)
 
     @classmethod
-    def from_environ(cls, names: Iterable[str], environ: Mapping[str, str]) -> Redactor:
-        return cls(environ[name] for name in names if environ.get(name))
+    def of(cls, settings: Settings, environ: Mapping[str, str]) -> Redactor:
+        """One that knows every secret which this configuration lets near a worker or a log."""
+        return cls(secret_values(settings, environ))
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Know these too. Nothing is ever forgotten: a key that was replaced is still in old output."""
+        usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        spelled = {spelling for secret in usable for spelling in _spellings(secret)}
+        self._secrets = sorted(spelled.union(self._secrets))
 
     def text(self, text: str) -> str:
         """`text` without any character of a secret, also where secrets overlap."""
@@ -92,10 +101,14 @@ def _spellings(secret: str) -> set[str]:
     }
 
 
-def secret_names(settings: Settings) -> list[str]:
-    """The environment variables whose values must never be shown."""
-    keys = [provider.api_key_env for provider in settings.providers.values() if provider.api_key_env]
-    return [settings.github.token_env, *keys]
+def secret_values(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """What must never be shown: GitHub's token, the providers' keys, and what else a worker is handed that
+    looks like a secret by its variable's name or its content."""
+    yield environ.get(settings.github.token_env, "")
+    for provider in settings.providers.values():
+        yield environ.get(provider.api_key_env or "", "")
+        handed = {name: environ[name] for name in provider.pass_env if name in environ} | provider.env
+        yield from (value for name, value in handed.items() if is_secret(name, value))
 
 
 def _occurrences(secret: str, text: str) -> Iterator[tuple[int, int]]:

@@ -103,7 +103,7 @@ def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> s
             body=task.snapshot_body,
             repo=task.repo,
             branch=workspace.branch,
-            labels=task.labels,
+            labels=task.labels_of_others(services.settings.github.status_label_prefix),
             attempt=run.attempt,
             previous_failure=task.cause if run.attempt > 1 else None,
             default_branch=workspace.default_branch,

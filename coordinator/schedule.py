@@ -47,6 +47,7 @@ class PollSchedule:
         self._repeats = repeats
         self._pollers: dict[str, RepositoryPoller] = {}
         self._polling: dict[str, asyncio.Task[None]] = {}
+        self._interval = services.settings.coordinator.poll_interval_seconds
         self._timers = AsyncIOScheduler(timezone="UTC")
 
     def start(self) -> None:
@@ -65,6 +66,17 @@ class PollSchedule:
             known = self._pollers.get(name)
             if known is None or known.repository != repository:
                 self._add(name, repository)
+        self._follow_interval()
+
+    def _follow_interval(self) -> None:
+        """A new interval counts from now, not only after the timers that the old one has set."""
+        interval = self._services.settings.coordinator.poll_interval_seconds
+        if interval == self._interval:
+            return
+        self._interval = interval
+        for name, poller in self._pollers.items():
+            if self._repeats and self._timers.get_job(name):
+                self._set_timer(name, poller)
 
     def _add(self, name: str, repository: ResolvedRepository) -> None:
         self._pollers[name] = RepositoryPoller(

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from adw_modules.config import ResolvedRepository, Settings
 from coordinator.github import GitHub
 from coordinator.launcher import Launcher
-from coordinator.logs import Redactor, secret_names
+from coordinator.logs import Redactor
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import StateDir, Store
 from coordinator.workspaces import GitAuth, Mirror, Workspaces
@@ -80,6 +80,7 @@ def open_services(
     environ: Mapping[str, str],
     now: Callable[[], datetime],
     workspaces: Workspaces | None = None,
+    redactor: Redactor | None = None,
 ) -> Iterator[Services]:
     """All adapters for one life of the daemon; `workspaces` stands in for the ones with git."""
     loaded, settings = source.current, source.current.settings
@@ -104,7 +105,7 @@ def open_services(
             workspaces=workspaces or _open_workspaces(loaded, state_dir),
             threads=threads,
             environ=environ,
-            redactor=Redactor.from_environ(secret_names(settings), environ),
+            redactor=redactor or Redactor.of(settings, environ),
             now=now,
         )
 

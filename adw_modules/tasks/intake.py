@@ -70,11 +70,15 @@ def sighting(issue: IssueSnapshot, task: Task | None) -> Sighting:
 
 
 REFUSED_PREFIX = "refused: "
+NEVER_ADMITTED = 0  # instead of the id of the label event
 
 
 def is_refused(task: Task) -> bool:
-    """True for a task that exists only to remember a refused trigger."""
-    return task.state is TaskState.BLOCKED and (task.cause or "").startswith(REFUSED_PREFIX)
+    """True for a task that exists only to remember a refused trigger, whatever became of it since.
+
+    Nobody trusted has ever approved its text, so there is no text and nothing may start it but a trigger.
+    """
+    return task.trigger_event_id == NEVER_ADMITTED
 
 
 def admit(

@@ -176,6 +176,10 @@ class Task:
         """The branch all attempts of this issue share."""
         return f"auto/gh-{self.issue_number}"
 
+    def labels_of_others(self, own_prefix: str) -> tuple[str, ...]:
+        """The labels without those we write ourselves: these say what we did, not what is wanted."""
+        return tuple(label for label in self.labels if not own_prefix or not label.startswith(own_prefix))
+
     @property
     def retry_count(self) -> int:
         """How often the task has been tried already: what `retry_count` in rules compares."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from adw_modules.routing import NoRoute, RoutingDecision
+from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import Snapshot, Task, TaskState
 
@@ -85,6 +86,10 @@ def _place(
     task: Task, load: Counter[str], *, limits: Limits, route: Route, now: datetime
 ) -> Dispatch | Park | None:
     """Dispatch, park, or None: leave it in the queue because only a busy provider keeps it waiting."""
+    if is_refused(task):  # whatever put it into the queue: there is no approved text to work on
+        return Park(
+            task=task, cause=f"{REFUSED_PREFIX}nobody with write access applied the label", wake_at=None
+        )
     if task.runs >= limits.max_runs_per_issue:
         cause = f"has used all its {limits.max_runs_per_issue} runs (coordinator.max_runs_per_issue)"
         return Park(task=task, cause=cause, wake_at=None)
@@ -109,16 +114,10 @@ def _place(
 
 
 def attributes(task: Task, own_label_prefix: str = "") -> dict[str, Any]:
-    """What routing rules may ask about a task. The first three are what the log line shows.
-
-    Labels that Coordinator wrote say what it did, not what is wanted: they are left out.
-    """
-    labels = [
-        label for label in task.labels if not own_label_prefix or not label.startswith(own_label_prefix)
-    ]
+    """What routing rules may ask about a task. The first three are what the log line shows."""
     return {
         "priority": task.priority.word,
-        "labels": labels,
+        "labels": list(task.labels_of_others(own_label_prefix)),
         "retry_count": task.retry_count,
         "repo": task.repo,
         "author": task.author,

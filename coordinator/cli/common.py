@@ -115,6 +115,9 @@ def find_task(store: Store, issue: str) -> Task:
             f"There is no task for {issue}: the issue was never seen with the trigger label. "
             "`coordinator status` shows the tasks there are and when each repository is polled next."
         )
+    main = [task for task in found if "/" not in task.name]  # the repository of [github] needs no name
+    if match["repo"] is None and len(main) == 1:
+        return main[0]
     if len(found) > 1:
         names = ", ".join(f"{task.repo}#{task.issue_number}" for task in found)
         raise CoordinatorError(f"{issue} is ambiguous; say which one: {names}.")

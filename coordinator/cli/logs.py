@@ -60,10 +60,10 @@ class Log:
     """What there is to print of one daemon, or of one task: call `new` again for what came since."""
 
     def __init__(self, loaded: LoadedSettings, task: str | None, *, as_json: bool) -> None:
-        from coordinator.logs import Redactor, secret_names
+        from coordinator.logs import Redactor
 
         self._loaded = loaded
-        self._redact = Redactor.from_environ(secret_names(loaded.settings), os.environ).text
+        self._redact = Redactor.of(loaded.settings, os.environ).text
         self._show_event: Show = _as_stored if as_json else _daemon_line
         self._show_agent: Show = _as_stored if as_json else agent_line
         self._task_id, self._name = self._find(task)

@@ -50,13 +50,15 @@ def run(
     from coordinator.cli.common import settings_source
     from coordinator.daemon import Daemon
 
+    os.umask(0o077)  # what the daemon and its shims write is their user's alone
     source = settings_source(config, os.environ)
+    redactor = logs.Redactor.of(source.current.settings, os.environ)
     logs.configure(
-        redactor=logs.Redactor.from_environ(logs.secret_names(source.current.settings), os.environ),
+        redactor=redactor,
         level=log_level.value,
         json=json_logs,
         log_dir=source.current.log_dir,
     )
-    daemon = Daemon(source, once=once, end_runs_on_interrupt=once)
+    daemon = Daemon(source, once=once, end_runs_on_interrupt=once, redactor=redactor)
     code = asyncio.run(daemon.run())
     raise typer.Exit(130 if daemon.was_interrupted else code)

@@ -210,7 +210,10 @@ def _sums(facts: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in facts["counts"].items() if count)
     day = facts["last_24_hours"]
     unknown = day["runs_of_unknown_cost"]
-    cost = f"${day['cost_usd']:.4f}" + (f" and {unknown} of unknown cost" if unknown else "")
+    if unknown and unknown == day["runs"]:
+        cost = "unknown cost"
+    else:
+        cost = f"${day['cost_usd']:.4f}" + (f" and {unknown} of unknown cost" if unknown else "")
     used = f"{day['input_tokens']:,} tokens in, {day['output_tokens']:,} out, {cost}"
     return escape(f"{counts or 'No tasks yet'}. Last 24 hours: {day['runs']} runs, {used}.")
 

@@ -105,6 +105,10 @@ def _because(task: Task) -> str:
 
 
 def _again(task: Task) -> str:
+    from adw_modules.tasks.intake import is_refused
+
+    if is_refused(task):
+        return "it never ran, and only the label from a person with write access starts it"
     retry = f"`coordinator retry {_as_argument(task)}`"
     return f"it runs again after {retry} or when the label is removed and applied again"
 

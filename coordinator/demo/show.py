@@ -363,7 +363,7 @@ def _toml(text: str) -> str:
 def _log_to_file(demo: Demo, stack: contextlib.ExitStack) -> None:
     """The log would tear the table apart; it is kept in the state directory instead."""
     settings = demo.source.current.settings
-    redactor = logs.Redactor.from_environ(logs.secret_names(settings), {"DEMO_TOKEN": sample.TOKEN})
+    redactor = logs.Redactor.of(settings, {"DEMO_TOKEN": sample.TOKEN})
     nowhere = stack.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115  the stack closes it
     logs.configure(redactor=redactor, stream=nowhere, json=True, log_dir=demo.source.current.log_dir)
     stack.callback(logs.close)

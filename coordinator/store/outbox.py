@@ -24,8 +24,8 @@ _ITEM = (
 _IS_PENDING = outbox.c.state == OutboxState.PENDING
 _ONE = update(outbox).where(outbox.c.item_id == bindparam("at_item"), _IS_PENDING)
 
-# A row that is waiting already keeps its place, and its back-off if it has failed: those are about GitHub, not
-# about the news. One that has only been put off goes out with the earliest of its news.
+# A row that is waiting already keeps its place, and its back-off if it has failed: those are about GitHub,
+# not about the news. One that has only been put off goes out with the earliest of its news.
 _IS_SOONER = _IS_PENDING & (
     (outbox.c.tries > 0) | (outbox.c.not_before <= bindparam("at_not_before", type_=outbox.c.not_before.type))
 )
@@ -63,7 +63,7 @@ _REFUSED = select(*_ITEM).where(outbox.c.state == OutboxState.DEAD).order_by(out
 
 
 def add(conn: Connection, task_id: int, kind: str, now: datetime, not_before: datetime | None = None) -> None:
-    """Ask for a thing to be written to GitHub (`not_before`: now). ValueError for a kind that does not exist."""
+    """Ask for a thing to be written to GitHub (`not_before`: now). ValueError for an unknown kind."""
     wanted, at = OutboxKind(kind), not_before or now
     values = {"at_task": task_id, "at_kind": wanted, "at_now": now, "at_not_before": at}
     if conn.execute(_ADD_AGAIN, values).rowcount == 0:

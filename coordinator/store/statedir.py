@@ -93,6 +93,7 @@ class StateDir(StatePaths):
     def _make(self) -> None:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)  # one that was there may be open to others
             for folder in (self.runs, self.repos, self.trees, self.quarantine, self.logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:

@@ -12,13 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from adw_modules.tasks.intake import NEVER_ADMITTED, REFUSED_PREFIX, is_refused
 from adw_modules.tasks.model import IssueSnapshot, Priority, Refused, Task, TaskRequest, TaskState
 from coordinator.store import audit, outbox
 from coordinator.store.records import OutboxKind, TaskChange, Upserted
 from coordinator.store.tables import tasks
 from coordinator.store.types import clean_text
-
-REFUSED = "refused: "  # how the cause of a refused issue begins; intake's reason follows
 
 OPEN_STATES = tuple(state for state in TaskState if not state.is_terminal)
 _WAITING = (TaskState.RETRY_WAIT, TaskState.BLOCKED)
@@ -117,7 +116,7 @@ def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task
     The trigger is not kept: whatever is admitted later, even the same label event after its actor was
     given write permission, opens the task. Nor is the text: nobody trusted has approved it.
     """
-    cause = REFUSED + refused.reason
+    cause = REFUSED_PREFIX + refused.reason
     known = _by_issue(conn, refused.issue)
     if known is None:
         return _insert_refused(conn, refused, name, cause, now)
@@ -126,11 +125,6 @@ def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task
         audit.add(conn, now, "refused", refused.reason, task_id=known.task_id)
         wanted |= {"cause": cause}
     return _change(conn, known, wanted, now)
-
-
-def is_refused(task: Task) -> bool:
-    """True for the record of an issue that was never admitted since it was refused."""
-    return task.state is TaskState.BLOCKED and (task.cause or "").startswith(REFUSED)
 
 
 def for_issues(conn: Connection, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
@@ -209,7 +203,7 @@ def _insert(conn: Connection, values: dict[str, Any]) -> Task:
 
 def _insert_refused(conn: Connection, refused: Refused, name: str, cause: str, now: datetime) -> Task:
     values = _new(refused.issue, name, now) | _shown(refused.issue, Priority.NORMAL)
-    values |= {"state": TaskState.BLOCKED, "cause": cause, "trigger_event_id": 0}
+    values |= {"state": TaskState.BLOCKED, "cause": cause, "trigger_event_id": NEVER_ADMITTED}
     values |= {"triggered_by": refused.trigger.actor if refused.trigger else ""}
     values |= {"snapshot_title": "", "snapshot_body": ""}
     task = _insert(conn, values)

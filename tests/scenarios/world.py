@@ -198,9 +198,9 @@ class World:
         assert self.inside is None
         assert self.process is None
         source = SettingsSource(self.path, self.environ)
-        redactor = logs.Redactor.from_environ(logs.secret_names(source.current.settings), self.environ)
+        redactor = logs.Redactor.of(source.current.settings, self.environ)
         logs.configure(redactor=redactor, stream=self.log_stream, json=True)
-        self.inside = InProcess(Daemon(source, environ=self.environ, now=self.clock))
+        self.inside = InProcess(Daemon(source, environ=self.environ, now=self.clock, redactor=redactor))
         return self.inside.daemon
 
     def stop(self) -> None:

@@ -80,7 +80,7 @@ def test_a_finished_task_is_looked_at_again_only_when_something_happened(state: 
 
 
 def test_a_refused_task_is_checked_again_after_an_update() -> None:
-    task = a_task(state=TaskState.BLOCKED, cause=intake.REFUSED_PREFIX + "no write access")
+    task = a_task(state=TaskState.BLOCKED, trigger_event_id=intake.NEVER_ADMITTED)
     assert intake.sighting(an_issue(updated_at=later(1)), task) is Sighting.CHECK_TRIGGER
     assert intake.sighting(an_issue(), task) is Sighting.NOTHING
 
@@ -89,3 +89,9 @@ def test_withdrawal_names_what_happened() -> None:
     assert intake.withdrawal(an_issue(), "RPI-auto") is None
     assert intake.withdrawal(an_issue(state="closed"), "rpi-auto") == "the issue was closed"
     assert intake.withdrawal(an_issue(labels=("bug",)), "rpi-auto") == "the label rpi-auto was removed"
+
+
+def test_a_refusal_is_not_forgotten_when_the_task_is_cancelled() -> None:
+    for state in (TaskState.BLOCKED, TaskState.CANCELLED):
+        assert intake.is_refused(a_task(state=state, trigger_event_id=intake.NEVER_ADMITTED))
+    assert not intake.is_refused(a_task(state=TaskState.CANCELLED))

@@ -118,3 +118,9 @@ def test_a_plan_never_exceeds_free_slots_and_starts_no_task_twice(
         assert len(started) <= max(0, per_provider - live)
     if paused:
         assert not started
+
+
+def test_a_refused_task_never_starts_whatever_put_it_into_the_queue() -> None:
+    (action,) = plan(a_snapshot(ready=(a_task(trigger_event_id=0),)), limits=limits(), route=to("a"))
+    assert isinstance(action, Park)
+    assert action.cause.startswith("refused: ")
