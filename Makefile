@@ -8,6 +8,9 @@ NPM := tests/npm/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES := coordinator adw_modules tools tests bench
 
+# Compiled modules are kept: the tests start hundreds of Python processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-github test-agents check format lint types layers bench clean
 
@@ -38,7 +41,7 @@ run: $(RUNTIME) ## Run the daemon with adws/config.toml
 	@$(BIN)/coordinator run
 
 test: $(DEV) ## The test suite
-	$(BIN)/python -m pytest -n 2 -m "not github and not agents"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not github and not agents"
 
 test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -m github tests/github_emulate
