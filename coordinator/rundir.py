@@ -37,6 +37,8 @@ def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], 
     }
     try:
         (run_dir / "summary.json").write_text(json.dumps(said))
+    except FileNotFoundError:
+        return  # the run failed before it had a directory: no agent said anything
     except OSError as error:
         log.warning("the agent's summary could not be kept", error=str(error))
 
