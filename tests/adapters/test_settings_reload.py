@@ -415,7 +415,9 @@ def test_a_file_that_was_fresh_at_the_first_reading_is_read_once_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A second write within one tick of the file system's clock leaves no trace but the content."""
-    source = SettingsSource(path, now=datetime.fromtimestamp(path.stat().st_ctime, UTC))
+    # A moment later: the file's time as a float may be rounded to just before the change.
+    just_after = datetime.fromtimestamp(path.stat().st_ctime, UTC) + timedelta(milliseconds=1)
+    source = SettingsSource(path, now=just_after)
     opened: list[str] = []
     monkeypatch.setattr(sys.modules[__name__], "OPENED", opened)
     assert [source.check(later()) for _ in range(5)] == [None] * 5
