@@ -12,7 +12,7 @@ SOURCES := coordinator adw_modules tools tests bench
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-github test-agents check format lint types layers bench clean
+.PHONY: help setup demo run test test-github test-agents test-crash test-systemd chaos check format lint types layers bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,13 +41,22 @@ run: $(RUNTIME) ## Run the daemon with adws/config.toml
 	@$(BIN)/coordinator run
 
 test: $(DEV) ## The test suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not github and not agents"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not github and not agents and not crash and not chaos and not systemd"
 
 test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -m github tests/github_emulate
 
 test-agents: $(DEV) $(NPM) ## With the real Claude CLI and a local model server (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -n 2 -m agents tests/agents
+
+test-crash: $(DEV) ## Daemon, shims and agents killed at every step, and at random
+	$(BIN)/python -m pytest -n 2 -m crash tests/crash
+
+chaos: $(DEV) ## Ten minutes of random kills
+	$(BIN)/python -m pytest -m chaos tests/crash
+
+test-systemd: $(DEV) ## The service under a real systemd (needs root and with-systemd; skips with a reason without)
+	$(BIN)/python -m pytest -m systemd tests/systemd
 
 # Without Node the tests say why they skip, so a missing npm is no error here. The mark is left only by an
 # installation, so that the programs come as soon as there is a Node.
