@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from time import monotonic
 
@@ -29,7 +29,7 @@ from coordinator.planner import Planner
 from coordinator.schedule import PollDue, PollSchedule
 from coordinator.services import Services, open_services
 from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
-from coordinator.store import StateDir
+from coordinator.store import DAEMON, StateDir
 from coordinator.supervisor import Supervisor
 from coordinator.workspaces import Workspaces
 
@@ -38,6 +38,19 @@ log = get_logger()
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
 STORE_AGAIN_SECONDS = 2.0
 LONGEST_NAP_SECONDS = 3600.0
+DRAIN_REPORT_SECONDS = 10.0  # a drained daemon still sends what is due within this time
+RUNNING, ENDED = "running", "ended"  # values of the store's fact about the daemon
+
+
+class Choice(StrEnum):
+    """What to do with live runs when Ctrl-C is pressed on a terminal."""
+
+    LEAVE = "leave"  # exit; they go on, and the next daemon takes them over
+    END = "end"  # end them, then exit
+    CONTINUE = "continue"  # do not exit at all
+
+
+Ask = Callable[[Sequence[str]], Awaitable[Choice]]  # given the names of the tasks whose runs are live
 
 
 class Wake(StrEnum):
@@ -74,6 +87,7 @@ class Daemon:
         now: Callable[[], datetime] = utc_now,
         once: bool = False,
         end_runs_on_interrupt: bool = False,
+        ask: Ask | None = None,
         workspaces: Workspaces | None = None,
         redactor: Redactor | None = None,
     ) -> None:
@@ -83,10 +97,14 @@ class Daemon:
         self._started_at = now()
         self._once = once
         self._end_runs_on_interrupt = end_runs_on_interrupt
+        self._ask = ask
+        self._asking: asyncio.Task[None] | None = None
         self._workspaces = workspaces
         self._redactor = redactor  # the log's own, so that both learn what a reload brings
         self._inbox: asyncio.Queue[Wake | PollDue] = asyncio.Queue()
         self._stopping = False
+        self._draining = False
+        self._is_in_order = False  # the loop has come to its end, not to a fault
         self._end_runs = False
         self._wake_timer: asyncio.TimerHandle | None = None
         self._wake_signature: int = 0
@@ -116,19 +134,25 @@ class Daemon:
         self.services, self._state_dir = services, state_dir
         self.planner = Planner(services)
         self.supervisor = Supervisor(services, self._run_ended)
-        self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once else None)
+        self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once or self._draining else None)
         self.polls = PollSchedule(
             services, due=self.wake, polled=self._polled, withdraw=self._withdraw, repeats=not self._once
         )
         self.operators = Operators(
-            services=services, withdraw=self._withdraw, reload=self._reload, on_answer=self.outbox.kick
+            services=services,
+            withdraw=self._withdraw,
+            reload=self._reload,
+            stop=self.stop,
+            drain=self.drain,
+            started_at=self._started_at,
+            on_answer=self.outbox.kick,
         )
 
     async def _live(self) -> None:
         self._install_signals()
         await self.services.launcher.start()
         self._banner()
-        self.supervisor.adopt_all()
+        self.supervisor.adopt_all(after_crash=self._last_one_crashed())
         self.polls.start()
         sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())
@@ -136,6 +160,7 @@ class Daemon:
         self.wake(Wake.START)
         try:
             await self._loop()
+            self._is_in_order = True
         finally:
             await self._shut_down(sender, beat)
 
@@ -150,17 +175,20 @@ class Daemon:
                 return
             try:
                 self.operators.take_requests()
+                if self._stopping:
+                    return
                 self._step()
             except StoreError as error:  # a full disk: nothing was written, nothing started; live runs go on
                 self._store_refused(error)
                 continue
             self._store_error = None
-            if self._once and self._nothing_left():
+            if (self._once and self._nothing_left()) or (self._draining and self._is_drained()):
                 return
 
     def _step(self) -> None:
         """All decisions of one step see one snapshot and one configuration."""
-        actions = self.planner.plan(live_runs=len(self.supervisor.live_runs))
+        is_claiming = not self._draining and self._asking is None
+        actions = self.planner.plan(live_runs=len(self.supervisor.live_runs), claiming=is_claiming)
         for action in actions:
             apply(action, self.services, self._start_run)
         if any(isinstance(action, Requeue) for action in actions):
@@ -186,6 +214,12 @@ class Daemon:
         waiting = counts.get(TaskState.QUEUED, 0) + counts.get(TaskState.RUNNING, 0)
         is_quiet = not waiting and not self.supervisor.live_runs
         return self.polls.has_polled_all and is_quiet and self.outbox.is_idle
+
+    def _is_drained(self) -> bool:
+        if self.supervisor.live_runs or self.outbox.is_busy:
+            return False
+        next_at = self.services.store.next_outbox_at()
+        return next_at is None or next_at > self._now() + timedelta(seconds=DRAIN_REPORT_SECONDS)
 
     # -- why it turns -------------------------------------------------------------------------------
 
@@ -277,6 +311,12 @@ class Daemon:
 
     # -- the end ------------------------------------------------------------------------------------
 
+    def drain(self, wanted: bool = True) -> None:
+        """Start no more runs, and leave the loop once the live ones are settled and reported."""
+        self._draining = wanted
+        self._write_status()
+        self.wake(Wake.OPERATOR)
+
     def stop(self, *, end_runs: bool = False) -> None:
         """Stop claiming and leave the loop; live runs go on unless `end_runs`."""
         self._stopping, self._end_runs = True, self._end_runs or end_runs
@@ -290,13 +330,46 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _interrupted(self) -> None:
+        """Ctrl-C. Ask about live runs where somebody can be asked; pressed again it means: leave them."""
+        names = [live.task.name for live in self.supervisor.live_runs]
+        if self._ask is None or self._asking is not None or not names:
+            self.was_interrupted = True
+            self.stop(end_runs=self._end_runs_on_interrupt)
+        else:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_about_runs(self._ask, names))
+
+    async def _ask_about_runs(self, ask: Ask, names: Sequence[str]) -> None:
+        try:
+            choice = await ask(names)
+        finally:
+            self._asking = None
+        if choice is Choice.CONTINUE:
+            self.wake(Wake.TICK)
+            return
         self.was_interrupted = True
-        self.stop(end_runs=self._end_runs_on_interrupt)
+        self.stop(end_runs=choice is Choice.END)
+
+    def _last_one_crashed(self) -> bool:
+        """Whether the daemon before this one ended without saying so. Until it ends, neither has this one."""
+        state = self.services.store
+        has_crashed = state.get_state(DAEMON) == RUNNING
+        state.set_state(DAEMON, RUNNING)
+        if has_crashed:
+            log.warning("the last daemon did not end in order", next="its runs are looked at")
+        return has_crashed
+
+    def _say_how_it_ends(self) -> None:
+        if not self._is_in_order:
+            return
+        with contextlib.suppress(StoreError):  # then the next one takes this for a crash: harmless
+            self.services.store.set_state(DAEMON, ENDED)
 
     async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
         live = len(self.supervisor.live_runs)
         log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
         beat.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         self.polls.stop()
         if self._end_runs:
             self.services.workspaces.stop()  # a run that still waits for git is not to start any more
@@ -309,6 +382,7 @@ class Daemon:
         self.services.workspaces.stop()  # a git server that never answers must not hold us up
         await asyncio.gather(sender, beat, self.polls.wait(), return_exceptions=True)
         await self.services.launcher.close()
+        self._say_how_it_ends()
         statusfile.remove(self._state_dir.root)
         log.info("stopped")
 
@@ -338,6 +412,7 @@ class Daemon:
             "config": str(self._source.current.path),
             "config_version": self._source.current.version,
             "config_error": self._source.error,
+            "draining": self._draining,
             "github": self.services.github.ledger.as_dict(),
             "repositories": self.polls.as_dict(),
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
@@ -14,6 +16,14 @@ from coordinator.store import PAUSED, OperatorRequest
 
 log = get_logger()
 
+KILL_RUNS = "kill-runs"  # argument of the request to stop
+
+
+class Stop(Protocol):
+    """Ends the daemon, and its runs if wanted."""
+
+    def __call__(self, *, end_runs: bool) -> None: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operators:
@@ -22,6 +32,9 @@ class Operators:
     services: Services
     withdraw: Callable[[Task, str], None]  # ends the work on a task
     reload: Callable[[], str | None]  # reads the configuration again; what is wrong with it
+    stop: Stop
+    drain: Callable[[bool], None]  # start no more runs and end with the last one; False: no longer
+    started_at: datetime  # of this daemon: it takes no order to end that was meant for an earlier one
     on_answer: Callable[[], None]
 
     def take_requests(self) -> None:
@@ -39,7 +52,17 @@ class Operators:
                 return "no new runs are started until `coordinator resume`"
             case "resume":
                 self.services.store.set_state(PAUSED, None)
+                self.drain(False)
                 return "runs are started again"
+            case "stop" | "drain" if request.created_at < self.started_at:
+                return "that was meant for an earlier daemon"
+            case "stop":
+                end_runs = request.argument == KILL_RUNS
+                self.stop(end_runs=end_runs)
+                return "the daemon ends" + (" its runs and itself" if end_runs else "; live runs go on")
+            case "drain":
+                self.drain(True)
+                return "no new runs are started; the daemon ends with its last run"
             case "reload":
                 return self.reload() or "the configuration was read again"
         task = self.services.store.get_task(request.task_id) if request.task_id is not None else None
@@ -71,7 +94,7 @@ class Operators:
             cause=None,
             wake_at=None,
             now=self.services.now(),
-            attempts=0,
+            start_over=True,
             outbox=("report",),
         )
         return f"{task.name} is queued again"

@@ -81,6 +81,11 @@ class Outbox:
             await asyncio.wait(list(self._busy.values()), timeout=STOP_SECONDS)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something is being written right now."""
+        return bool(self._busy)
+
+    @property
     def is_idle(self) -> bool:
         return not self._busy and self.services.store.next_outbox_at() is None
 

@@ -95,6 +95,15 @@ def without_worker(record: ExitRecord | None, stop: Stop | None, *, never_starte
     return None
 
 
+def poisoned(crashes: int) -> RunOutcome:
+    """A run that nobody looks at any more, because each daemon that did has ended."""
+    detail = (
+        f"{crashes} daemons in a row ended while they handled it (coordinator.max_crashes_per_task); "
+        "its output was not read again"
+    )
+    return RunOutcome(outcome=Outcome.FAILED, failure_class=FailureClass.POISON, detail=detail)
+
+
 def _stopped(stop: Stop) -> RunOutcome:
     return RunOutcome(outcome=stop.outcome, detail=f"stopped: {stop.reason}")
 
@@ -165,7 +174,7 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
         outcome=outcome,
         usage=ending.summary.usage,
         cost=settled.cost,
-        settlement=_settlement(services, settled.verdict),
+        settlement=_settlement(services, ending.task, settled),
         now=settled.at,
     ):
         log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
@@ -193,12 +202,17 @@ def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled
     )
 
 
-def _settlement(services: Services, verdict: Verdict) -> Settlement:
+def _settlement(services: Services, task: Task, settled: Settled) -> Settlement:
+    verdict, outcome = settled.verdict, settled.outcome
+    # Nothing of the run itself was ever handled: who ends the daemons may be this task all the same.
+    is_unhandled = outcome.outcome is Outcome.NEVER_STARTED or outcome.failure_class is FailureClass.POISON
     return Settlement(
         state=verdict.state,
         cause=services.redactor.text(verdict.cause) if verdict.cause else None,
         wake_at=verdict.wake_at,
         attempts=verdict.attempts,
+        lost=verdict.lost,
+        crashes=task.crashes if is_unhandled else 0,
         outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
     )
 

@@ -16,7 +16,8 @@ from structlog.contextvars import bind_contextvars
 from adw_modules.agents import parser_for
 from adw_modules.agents.stream import AgentEvent, Retry
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, WorkspaceError
-from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task
+from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
+from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
 from coordinator.launcher import Alive, Exited, Lost, NeverStarted, WorkerHandle
 from coordinator.logs import get_logger
@@ -65,11 +66,14 @@ class Supervisor:
         """Begin a claimed run."""
         self._begin(self._add(task, run, seen_at=seen_at))
 
-    def adopt_all(self) -> None:
-        """Take over the runs of the previous daemon: follow those that live, settle those that ended."""
+    def adopt_all(self, *, after_crash: bool = False) -> None:
+        """Take over the runs of the previous daemon: follow those that live, settle those that ended.
+
+        `after_crash`: that daemon did not end in order, so what it was handling may be what ended it.
+        """
         for task, run in self._services.store.open_runs():
             try:
-                self._adopt(task, run)
+                self._adopt(task, run, after_crash=after_crash)
             except SpawnError as error:  # stays as it is until the next start; the others go on
                 log.error("a run cannot be judged", task=task.name, run=run.run_id, error=str(error))
 
@@ -107,9 +111,16 @@ class Supervisor:
 
     # -- runs of the previous daemon --------------------------------------------------------------
 
-    def _adopt(self, task: Task, run: Run) -> None:
+    def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> None:
         state = self._services.launcher.adopt(Path(run.run_dir))
         log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
+        if after_crash and not isinstance(state, Alive):
+            # Being followed is not being handled: only what was about to start or to be settled is suspect.
+            crashes = self._services.store.count_crash(task.task_id, self._services.now())
+            task = replace(task, crashes=crashes)
+            if crashes >= self._services.settings.coordinator.max_crashes_per_task:
+                self._settle_ended(task, run, None, failure=settling.poisoned(crashes))
+                return
         match state:
             case Alive(handle=handle):
                 self._begin(self._add(task, run, handle=handle))
@@ -123,10 +134,18 @@ class Supervisor:
                 self._settle_ended(task, run, None, never_started=True)
 
     def _settle_ended(
-        self, task: Task, run: Run, record: ExitRecord | None, *, never_started: bool = False
+        self,
+        task: Task,
+        run: Run,
+        record: ExitRecord | None,
+        *,
+        failure: RunOutcome | None = None,
+        never_started: bool = False,
     ) -> None:
         live = self._add(task, run)
-        live.finished = asyncio.create_task(self._settle_guarded(live, record, never_started=never_started))
+        live.finished = asyncio.create_task(
+            self._settle_guarded(live, record, failure=failure, never_started=never_started)
+        )
 
     # -- one run, start to end --------------------------------------------------------------------
 
@@ -233,6 +252,14 @@ class Supervisor:
             usage = output.summary().usage
             store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage)
             output.saved_offset = output.offset
+            self._check_tokens(live, usage)
+
+    def _check_tokens(self, live: LiveRun, usage: Usage) -> None:
+        """Stop a run, adopted ones included, that takes its issue over the limit on tokens."""
+        limit = self._services.settings.coordinator.max_tokens_per_issue
+        used = live.task.tokens + usage.total.total
+        if used >= limit:
+            self.stop(live.run.run_id, tokens_used_up(used, limit), Outcome.OVER_BUDGET)
 
     def _hampered(self, live: LiveRun, error: Exception) -> None:
         if not live.is_hampered:
@@ -272,12 +299,16 @@ class Supervisor:
         outcome = failure or settling.without_worker(record, stop, never_started=never_started)
         if outcome is None:
             self._read_output(live)
+        summary = live.output.summary()
+        if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
+            # Nobody reads the output again, but an earlier look may have counted some of it.
+            summary = replace(summary, usage=self._services.store.usage_of(live.run.run_id))
         ending = Ending(
             task=live.task,
             run=live.run,
             record=record,
             stop=stop,
             workspace=live.workspace,
-            summary=live.output.summary(),
+            summary=summary,
         )
         settling.finish(self._services, ending, outcome or await settling.judge(self._services, ending))

@@ -74,6 +74,8 @@ class CoordinatorSettings(Section):
     timezone: TimeZone = "UTC"
     max_attempts: AtLeast1 = 3
     max_runs_per_issue: AtLeast1 = 15
+    max_tokens_per_issue: AtLeast1 = 200_000_000
+    max_crashes_per_task: AtLeast1 = 5
     log_dir: Folder | None = None
     prompts_dir: Folder = "prompts"
 
@@ -88,6 +90,8 @@ class RetrySettings(Section):
     fast_exit_base_delay_seconds: AtLeast0 = 300
     rate_limit_delay_seconds: AtLeast0 = 300
     auth_delay_seconds: AtLeast0 = 3600
+    on_lost: Annotated[Literal["retry", "park"], one_of("retry", "park")] = "retry"
+    max_lost_runs: AtLeast1 = 3
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -74,6 +74,7 @@ class FailureClass(StrEnum):
     WORKSPACE = "workspace"  # git could not prepare or keep the work
     PROMPT = "prompt"  # the prompt template could not be rendered
     SPAWN = "spawn"  # the program could not be executed
+    POISON = "poison"  # daemon after daemon ended while it handled the task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,10 @@ class Task:
     cause: str | None  # why it is blocked, waiting, failed or cancelled: one sentence
     wake_at: datetime | None  # when a blocked or waiting task is looked at again
     attempts: int  # runs that count against the limit since the last trigger
+    lost: int  # runs that were lost since the last trigger: a limit of their own
+    crashes: int  # daemons in a row that ended in the middle of handling this task
     runs: int  # runs ever, over the life of the issue
+    tokens: int  # of all ended runs ever
     token: int  # fencing: rises with each claim
     last_outcome: Outcome | None
     last_failure_class: FailureClass | None

@@ -56,6 +56,7 @@ class Limits:
 
     max_concurrent: int
     max_runs_per_issue: int
+    max_tokens_per_issue: int
     per_provider: Mapping[str, int]
     own_label_prefix: str = ""  # labels we write ourselves; rules never see them
 
@@ -93,6 +94,8 @@ def _place(
     if task.runs >= limits.max_runs_per_issue:
         cause = f"has used all its {limits.max_runs_per_issue} runs (coordinator.max_runs_per_issue)"
         return Park(task=task, cause=cause, wake_at=None)
+    if task.tokens >= limits.max_tokens_per_issue:
+        return Park(task=task, cause=tokens_used_up(task.tokens, limits.max_tokens_per_issue), wake_at=None)
     waits_for_slot = False
 
     def slot_free(provider: str, _model: str) -> str | None:
@@ -111,6 +114,11 @@ def _place(
     return Park(
         task=task, cause=f"no provider can take it: {decision.reason}", wake_at=now + NO_ROUTE_RECHECK
     )
+
+
+def tokens_used_up(tokens: int, limit: int) -> str:
+    """The sentence for an issue that has used all the tokens it may use in its life."""
+    return f"has used {tokens:,} of its {limit:,} tokens (coordinator.max_tokens_per_issue)"
 
 
 def attributes(task: Task, own_label_prefix: str = "") -> dict[str, Any]:

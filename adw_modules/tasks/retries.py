@@ -2,7 +2,8 @@
 
 Pure. One table says which outcomes count as an attempt and how long they wait; the lifecycle table
 says which state that leads to. Waiting is never an attempt: rate limits, refused credentials and our
-own interruptions do not use the limit up; the lifetime cap on runs bounds those.
+own interruptions do not use the limit up; the lifetime cap on runs bounds those. A lost run has a limit and
+a policy of its own: nobody knows what it did, and the machine is as likely to blame as the task.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import FailureClass, Outcome, RunOutcome, Task, TaskState
@@ -31,6 +32,10 @@ class RetrySettings(Protocol):
     def rate_limit_delay_seconds(self) -> float: ...
     @property
     def auth_delay_seconds(self) -> float: ...
+    @property
+    def on_lost(self) -> Literal["retry", "park"]: ...
+    @property
+    def max_lost_runs(self) -> int: ...
 
 
 class Backoff(StrEnum):
@@ -39,6 +44,7 @@ class Backoff(StrEnum):
     NORMAL = "normal"
     LONG = "long"  # set-up faults: trying again at once cannot help
     NEVER = "never"  # repeating cannot mend it
+    PARK = "park"  # repeating does harm: a person has to look first
 
 
 BACKOFF: dict[FailureClass, Backoff] = {
@@ -53,12 +59,14 @@ BACKOFF: dict[FailureClass, Backoff] = {
     FailureClass.PROMPT: Backoff.LONG,  # the operator can mend the template meanwhile
     FailureClass.SPAWN: Backoff.LONG,
     FailureClass.PROMPT_TOO_LONG: Backoff.NEVER,
+    FailureClass.POISON: Backoff.PARK,
 }
 
 UNCOUNTED = frozenset(
     {
         Outcome.INTERRUPTED,
         Outcome.NEVER_STARTED,
+        Outcome.LOST,
         Outcome.RATE_LIMITED,
         Outcome.AUTH_FAILED,
         Outcome.OVER_BUDGET,
@@ -68,13 +76,14 @@ UNCOUNTED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Where a finished run takes its task. `attempts` is the new count against the limit."""
+    """Where a finished run takes its task. `attempts` and `lost` are the new counts against their limits."""
 
     event: Event
     state: TaskState
     cause: str | None
     wake_at: datetime | None
     attempts: int
+    lost: int
 
 
 def after_run(
@@ -82,40 +91,52 @@ def after_run(
 ) -> Verdict:
     """Decide what becomes of a running `task` whose run ended with `outcome`. Never raises."""
     attempts = max(0, task.attempts - 1) if outcome.outcome in UNCOUNTED else task.attempts
+    lost = task.lost + (outcome.outcome is Outcome.LOST)
+
+    def verdict(event: Event, *, cause: str | None = None, wake_at: datetime | None = None) -> Verdict:
+        state = advance(TaskState.RUNNING, event)
+        return Verdict(event=event, state=state, cause=cause, wake_at=wake_at, attempts=attempts, lost=lost)
+
+    def again(delay: timedelta) -> Verdict:
+        return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=now + delay)
+
     match outcome.outcome:
         case Outcome.SUCCEEDED:
-            return _verdict(Event.RUN_SUCCEEDED, attempts)
+            return verdict(Event.RUN_SUCCEEDED)
         case Outcome.CANCELLED:
-            return _verdict(Event.WITHDRAWN, attempts, cause=outcome.detail)
+            return verdict(Event.WITHDRAWN, cause=outcome.detail)
         case Outcome.NO_CHANGES:
-            return _verdict(Event.GAVE_UP, attempts, cause=outcome.detail)
+            return verdict(Event.GAVE_UP, cause=outcome.detail)
         case Outcome.INTERRUPTED | Outcome.NEVER_STARTED:
-            return _verdict(Event.INTERRUPTED, attempts)
+            return verdict(Event.INTERRUPTED)
         case Outcome.NEEDS_HUMAN | Outcome.OVER_BUDGET:
-            return _verdict(Event.NEEDS_HUMAN, attempts, cause=outcome.detail)
+            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
         case Outcome.AUTH_FAILED:
             wake_at = now + timedelta(seconds=policy.auth_delay_seconds)
-            return _verdict(Event.NEEDS_HUMAN, attempts, cause=outcome.detail, wake_at=wake_at)
+            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail, wake_at=wake_at)
         case Outcome.RATE_LIMITED:
             wake_at = outcome.retry_at or now + timedelta(seconds=policy.rate_limit_delay_seconds)
-            return _verdict(Event.RETRY_SCHEDULED, attempts, cause=outcome.detail, wake_at=max(wake_at, now))
-        case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.STALLED | Outcome.LOST:
-            return _after_failure(attempts, outcome, policy=policy, max_attempts=max_attempts, now=now)
+            return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=max(wake_at, now))
+        case Outcome.LOST if policy.on_lost == "park":
+            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
+        case Outcome.LOST if lost >= policy.max_lost_runs:
+            return verdict(Event.GAVE_UP, cause=_gave_up(outcome, lost, "lost run"))
+        case Outcome.LOST:
+            return again(retry_delay(lost, Backoff.NORMAL, policy))
+        case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.STALLED:
+            backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
+            if backoff is Backoff.PARK:
+                return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
+            if backoff is Backoff.NEVER:
+                return verdict(Event.GAVE_UP, cause=outcome.detail)
+            if attempts >= max_attempts:
+                return verdict(Event.GAVE_UP, cause=_gave_up(outcome, attempts, "attempt"))
+            return again(retry_delay(attempts, backoff, policy))
 
 
-def _after_failure(
-    attempts: int, outcome: RunOutcome, *, policy: RetrySettings, max_attempts: int, now: datetime
-) -> Verdict:
-    backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
-    if backoff is Backoff.NEVER:
-        return _verdict(Event.GAVE_UP, attempts, cause=outcome.detail)
-    if attempts >= max_attempts:
-        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return _verdict(
-            Event.GAVE_UP, attempts, cause=f"{outcome.detail.removesuffix('.')} (gave up after {tries})"
-        )
-    wake_at = now + retry_delay(attempts, backoff, policy)
-    return _verdict(Event.RETRY_SCHEDULED, attempts, cause=outcome.detail, wake_at=wake_at)
+def _gave_up(outcome: RunOutcome, count: int, noun: str) -> str:
+    plural = "" if count == 1 else "s"
+    return f"{outcome.detail.removesuffix('.')} (gave up after {count} {noun}{plural})"
 
 
 def retry_delay(attempts: int, backoff: Backoff, policy: RetrySettings) -> timedelta:
@@ -123,10 +144,3 @@ def retry_delay(attempts: int, backoff: Backoff, policy: RetrySettings) -> timed
     base = policy.fast_exit_base_delay_seconds if backoff is Backoff.LONG else policy.base_delay_seconds
     exponent = min(max(0, attempts - 1), 60)  # keeps the power finite for any configured factor
     return timedelta(seconds=min(base * policy.factor**exponent, max(base, policy.max_delay_seconds)))
-
-
-def _verdict(
-    event: Event, attempts: int, *, cause: str | None = None, wake_at: datetime | None = None
-) -> Verdict:
-    state = advance(TaskState.RUNNING, event)
-    return Verdict(event=event, state=state, cause=cause, wake_at=wake_at, attempts=attempts)

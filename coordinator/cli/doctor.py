@@ -15,6 +15,7 @@ from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
     from coordinator.github import GitHub
+    from coordinator.ownerless import LiveRunDir
     from coordinator.settings import LoadedSettings
 
 
@@ -141,13 +142,29 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     if not has_state(loaded):
         yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: nothing yet")
         return
+    from coordinator.ownerless import without_owner
+    from coordinator.store import StatePaths
+
     with reading(loaded) as store:
         counts = [f"{count} {state.value}" for state, count in store.counts_by_state().items() if count]
         unpublished = store.dead_outbox()
+        ownerless = without_owner(StatePaths(loaded.state_dir), [run for _, run in store.open_runs()])
     yield Finding(check="store", ok=True, text=f"{loaded.state_dir}: {', '.join(counts) or 'no tasks yet'}")
+    for live in ownerless:
+        yield _without_owner(live)
     for item in unpublished:
         text = f"a {item.kind.replace('_', ' ')} could not be written to GitHub: {item.error}"
         yield Finding(check="store", ok=None, text=text, mend="`coordinator status` says of which task")
+
+
+def _without_owner(live: LiveRunDir) -> Finding:
+    if live.run_id is not None:
+        mend = "start the daemon to have it looked after, or `coordinator stop --kill-runs`"
+        return Finding(check="run", ok=None, text=f"a live run without a daemon: {live}", mend=mend)
+    text = f"a live run that no task knows: {live}"
+    return Finding(
+        check="run", ok=False, text=text, mend="`coordinator stop`, then `coordinator stop --kill-runs`"
+    )
 
 
 def _github(loaded: LoadedSettings) -> Iterator[Finding]:

@@ -40,14 +40,15 @@ def run(
 ) -> None:
     """Poll GitHub, route labelled issues to agents, open draft pull requests. Runs until stopped.
 
-    SIGTERM and Ctrl-C stop the daemon; its workers go on and the next daemon takes them over.
-    With --once they are ended.
+    SIGTERM stops the daemon; its workers go on and the next daemon takes them over. So does Ctrl-C, which
+    asks first when workers are live and there is a terminal. With --once they are ended.
     """
     import asyncio
     import os
 
     from coordinator import logs
     from coordinator.cli.common import settings_source
+    from coordinator.cli.question import ask_about_runs, can_ask
     from coordinator.daemon import Daemon
 
     os.umask(0o077)  # what the daemon and its shims write is their user's alone
@@ -59,6 +60,7 @@ def run(
         json=json_logs,
         log_dir=source.current.log_dir,
     )
-    daemon = Daemon(source, once=once, end_runs_on_interrupt=once, redactor=redactor)
+    ask = None if once or not can_ask() else ask_about_runs
+    daemon = Daemon(source, once=once, end_runs_on_interrupt=once, ask=ask, redactor=redactor)
     code = asyncio.run(daemon.run())
     raise typer.Exit(130 if daemon.was_interrupted else code)

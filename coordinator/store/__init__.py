@@ -1,6 +1,7 @@
 """What Coordinator remembers. This face names all that other packages may use; SQL stays behind it."""
 
 from coordinator.store.records import (
+    DAEMON,
     PAUSED,
     Decision,
     DecisionRecord,
@@ -18,6 +19,7 @@ from coordinator.store.statedir import StateDir, StatePaths
 from coordinator.store.store import Store
 
 __all__ = [
+    "DAEMON",
     "PAUSED",
     "Decision",
     "DecisionRecord",

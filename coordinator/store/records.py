@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from adw_modules.tasks.model import ModelUsage, Task, TaskState
 
+DAEMON = "daemon"  # key in the daemon state: "running", and "ended" once it has ended in order
 PAUSED = "paused"  # key in the daemon state; any value means: start no new runs
 
 
@@ -95,6 +96,8 @@ class Settlement:
     cause: str | None
     wake_at: datetime | None
     attempts: int
+    lost: int = 0
+    crashes: int = 0
     outbox: tuple[str, ...] = ()
 
 

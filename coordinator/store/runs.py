@@ -55,11 +55,15 @@ _INSERT_DECISION = insert(routing_decisions)
 _ONE_LIVE = update(runs).where(runs.c.run_id == bindparam("at_run"), _IS_LIVE)
 _CHANGE_LIVE = _ONE_LIVE.where(runs.c.token == bindparam("at_token"))
 _ASK_TO_STOP = _ONE_LIVE.where(runs.c.stop_reason.is_(None)).returning(runs.c.task_id)
-_SETTLE_TASK = update(tables.tasks).where(
-    tables.tasks.c.task_id == bindparam("at_task"),
-    tables.tasks.c.token == bindparam("at_token"),
-    tables.tasks.c.state == bindparam("at_state"),
-    exists().where(runs.c.run_id == bindparam("at_run"), runs.c.token == bindparam("at_token"), _IS_LIVE),
+_SETTLE_TASK = (
+    update(tables.tasks)
+    .where(
+        tables.tasks.c.task_id == bindparam("at_task"),
+        tables.tasks.c.token == bindparam("at_token"),
+        tables.tasks.c.state == bindparam("at_state"),
+        exists().where(runs.c.run_id == bindparam("at_run"), runs.c.token == bindparam("at_token"), _IS_LIVE),
+    )
+    .values(tokens=tables.tasks.c.tokens + bindparam("at_tokens"))
 )
 _LIVE = (
     select(*tasks.COLUMNS, *_COLUMNS)
@@ -168,7 +172,7 @@ def settle(
 ) -> bool:
     """End a run and move its task, both or neither: False when this run is not the live one (any more)."""
     # The task first: its row lock makes rival settlements queue up, and a miss has written nothing yet.
-    if conn.execute(_SETTLE_TASK, _settled(run, outcome, settlement, now)).rowcount == 0:
+    if conn.execute(_SETTLE_TASK, _settled(run, outcome, usage, settlement, now)).rowcount == 0:
         return False
     conn.execute(_CHANGE_LIVE, _ended(run, outcome, usage, cost, now))
     _replace_tokens(conn, run.run_id, usage)
@@ -225,7 +229,9 @@ def _claimed(task_id: int, decision: Decision, now: datetime) -> dict[str, Any]:
     }
 
 
-def _settled(run: Run, outcome: RunOutcome, settlement: Settlement, now: datetime) -> dict[str, Any]:
+def _settled(
+    run: Run, outcome: RunOutcome, usage: Usage, settlement: Settlement, now: datetime
+) -> dict[str, Any]:
     return {
         "at_task": run.task_id,
         "at_run": run.run_id,
@@ -235,6 +241,9 @@ def _settled(run: Run, outcome: RunOutcome, settlement: Settlement, now: datetim
         "cause": settlement.cause,
         "wake_at": settlement.wake_at,
         "attempts": settlement.attempts,
+        "lost": settlement.lost,
+        "crashes": settlement.crashes,
+        "at_tokens": usage.total.total,
         "last_outcome": outcome.outcome,
         "last_failure_class": outcome.failure_class,
         "updated_at": now,

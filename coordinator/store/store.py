@@ -225,17 +225,18 @@ class Store:
         cause: str | None,
         wake_at: datetime | None,
         now: datetime,
-        attempts: int | None = None,
+        start_over: bool = False,
         outbox: tuple[str, ...] = (),
     ) -> bool:
         """Move a task that has no live run. False when it is not in the expected state any more.
 
+        `start_over` sets what counts towards the limits since the last trigger to 0.
         Only `claim` leads into `running` and only `finish` out of it: anything else raises IllegalTransition.
         """
         _refuse_running(expected, state)
         values: dict[str, Any] = {"state": state, "cause": cause, "wake_at": wake_at, "updated_at": now}
-        if attempts is not None:
-            values["attempts"] = attempts
+        if start_over:
+            values |= tasks.FRESH_COUNTS
         with self._database.write() as conn:
             if not tasks.move(conn, task_id, expected=expected, **values):
                 return False
@@ -253,6 +254,13 @@ class Store:
         """Make all blocked tasks that have a wake time due now: what blocked them may have changed."""
         with self._database.write() as conn:
             tasks.wake_blocked(conn, now)
+
+    def count_crash(self, task_id: int, now: datetime) -> int:
+        """A daemon ended in the middle of handling this running task; how many have, one after the other."""
+        with self._database.write() as conn:
+            crashes = tasks.count_crash(conn, task_id)
+            audit.add(conn, now, "daemon_ended", f"while it handled the task ({crashes})", task_id=task_id)
+            return crashes
 
     def open_runs(self) -> list[tuple[Task, Run]]:
         """All live runs with their tasks, oldest first."""

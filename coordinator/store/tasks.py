@@ -24,6 +24,9 @@ _WAITING = (TaskState.RETRY_WAIT, TaskState.BLOCKED)
 # A newer trigger starts these over. A running task stays as it was admitted until its run has ended.
 _REOPENABLE = (TaskState.BLOCKED, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 
+# What counts from the last trigger, or from an operator's retry.
+FRESH_COUNTS = {"attempts": 0, "lost": 0, "crashes": 0}
+
 _FIELDS = tuple(field.name for field in fields(Task))
 COLUMNS = tuple(tasks.c[name] for name in _FIELDS)
 
@@ -71,6 +74,7 @@ _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
 _CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
 _CHANGE_AND_READ = _CHANGE.returning(*COLUMNS)
+_COUNT_CRASH = _CHANGE.values(crashes=tasks.c.crashes + 1).returning(tasks.c.crashes)
 _MOVE = _CHANGE.where(tasks.c.state == bindparam("at_state"))
 
 
@@ -154,6 +158,11 @@ def due(conn: Connection, now: datetime) -> tuple[Task, ...]:
     return tuple(task_of(row) for row in conn.execute(_DUE, {"at_now": now}))
 
 
+def count_crash(conn: Connection, task_id: int) -> int:
+    count: int = conn.execute(_COUNT_CRASH, {"at_task": task_id}).scalar_one()
+    return count
+
+
 def next_wake_at(conn: Connection) -> datetime | None:
     at: datetime | None = conn.execute(_NEXT_WAKE).scalar_one()
     return at
@@ -233,7 +242,10 @@ def _new(issue: IssueSnapshot, name: str, now: datetime) -> dict[str, Any]:
         "issue_number": issue.number,
         "author": issue.author,
         "attempts": 0,
+        "lost": 0,
+        "crashes": 0,
         "runs": 0,
+        "tokens": 0,
         "token": 0,
         "created_at": now,
         "updated_at": now,
@@ -266,12 +278,12 @@ def _admitted(request: TaskRequest) -> dict[str, Any]:
 
 
 def _started_over() -> dict[str, Any]:
-    """A new life. `runs`, `token`, comment and pull request stay: they belong to the issue."""
+    """A new life. `runs`, `tokens`, `token`, comment and pull request stay: they belong to the issue."""
     return {
         "state": TaskState.QUEUED,
         "cause": None,
         "wake_at": None,
-        "attempts": 0,
+        **FRESH_COUNTS,
         "last_outcome": None,
         "last_failure_class": None,
     }

@@ -118,14 +118,12 @@ class StoreHistory(RuleBasedStateMachine):
             run = self.seen[which % len(self.seen)]
             assert not end(self.store, replace(run, token=run.token + 1), a_settlement(), now=self.tick())
 
-    @rule(
-        number=NUMBERS, expected=RESTING, state=RESTING, attempts=st.sampled_from([None, 0, 2]), outbox=OUTBOX
-    )
-    def move(self, number, expected, state, attempts, outbox):
+    @rule(number=NUMBERS, expected=RESTING, state=RESTING, start_over=st.booleans(), outbox=OUTBOX)
+    def move(self, number, expected, state, start_over, outbox):
         before = self.task(number)
         if before is None:
             return
-        values = {"cause": "because", "wake_at": self.now, "attempts": attempts, "outbox": outbox}
+        values = {"cause": "because", "wake_at": self.now, "start_over": start_over, "outbox": outbox}
         moved = self.store.transition(
             before.task_id, expected=expected, state=state, now=self.tick(), **values
         )

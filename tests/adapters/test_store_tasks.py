@@ -15,10 +15,11 @@ from store_samples import (
     drain,
     end,
     queue,
+    some_usage,
     start,
 )
 
-from adw_modules.errors import IllegalTransition, StoreError
+from adw_modules.errors import IllegalTransition
 from adw_modules.tasks.model import FailureClass, Outcome, Priority, RunOutcome, TaskState
 from coordinator.store import TaskChange
 
@@ -229,7 +230,7 @@ def test_a_task_moves_only_from_the_state_it_is_expected_in(store):
     assert item.version == 2
 
 
-def test_a_transition_may_set_the_attempts_but_never_below_zero(store):
+def test_a_task_that_starts_over_has_all_its_attempts_again(store):
     task = finished(store, TaskState.RETRY_WAIT)
     values = {
         "expected": TaskState.RETRY_WAIT,
@@ -238,11 +239,23 @@ def test_a_transition_may_set_the_attempts_but_never_below_zero(store):
         "wake_at": None,
         "now": NOW,
     }
-    with pytest.raises(StoreError):
-        store.transition(task.task_id, attempts=-1, **values)
-    assert store.get_task(task.task_id) == task
-    assert store.transition(task.task_id, attempts=0, **values)
-    assert store.get_task(task.task_id).attempts == 0
+    store.count_crash(task.task_id, NOW)
+    assert store.transition(task.task_id, start_over=True, **values)
+    fresh = store.get_task(task.task_id)
+    assert (fresh.attempts, fresh.lost, fresh.crashes) == (0, 0, 0)
+    assert (fresh.runs, fresh.token) == (task.runs, task.token)
+
+
+def test_lost_runs_and_crashes_are_what_the_settlement_says_and_tokens_add_up(store):
+    task = queue(store)
+    for lost in (1, 2):
+        _, run = start(store, task.task_id)
+        assert store.count_crash(task.task_id, NOW) == lost
+        settlement = a_settlement(TaskState.QUEUED, attempts=0, lost=lost, crashes=lost)
+        assert end(store, run, settlement, usage=some_usage(100))
+    again = store.get_task(task.task_id)
+    assert (again.lost, again.crashes) == (2, 2)
+    assert again.tokens == 2 * some_usage(100).total.total > 0
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class Policy:
     fast_exit_base_delay_seconds: float = 300
     rate_limit_delay_seconds: float = 300
     auth_delay_seconds: float = 3600
+    on_lost: str = "retry"
+    max_lost_runs: int = 3
 
 
 class CoreMachine(RuleBasedStateMachine):
@@ -68,7 +70,9 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(paused=st.booleans())
     def the_loop_turns(self, paused: bool) -> None:
-        limits = Limits(max_concurrent=self.slots, max_runs_per_issue=MAX_RUNS, per_provider={})
+        limits = Limits(
+            max_concurrent=self.slots, max_runs_per_issue=MAX_RUNS, max_tokens_per_issue=1000, per_provider={}
+        )
         snapshot = self.snapshot(paused)
         self.free_before = self.slots - len(snapshot.running)
         self.started_last = 0
@@ -100,6 +104,7 @@ class CoreMachine(RuleBasedStateMachine):
             cause=verdict.cause,
             wake_at=verdict.wake_at,
             attempts=verdict.attempts,
+            lost=verdict.lost,
         )
 
     @rule(number=tasks, outcome=st.sampled_from([Outcome.FAILED, Outcome.LOST, Outcome.STALLED]))
@@ -122,7 +127,7 @@ class CoreMachine(RuleBasedStateMachine):
         if allows(state, Event.REQUEUED):
             self.ended.pop(number, None)
             self.counted[number] = 0
-            self.put(number, state=advance(state, Event.REQUEUED), attempts=0, wake_at=None)
+            self.put(number, state=advance(state, Event.REQUEUED), attempts=0, lost=0, wake_at=None)
 
     # -- what must hold -----------------------------------------------------------------------------
 

@@ -29,7 +29,12 @@ def nowhere(_attrs, _eligible):
 
 
 def limits(max_concurrent: int = 3, **per_provider: int) -> Limits:
-    return Limits(max_concurrent=max_concurrent, max_runs_per_issue=15, per_provider=per_provider)
+    return Limits(
+        max_concurrent=max_concurrent,
+        max_runs_per_issue=15,
+        max_tokens_per_issue=1000,
+        per_provider=per_provider,
+    )
 
 
 def ready(count: int):
@@ -124,3 +129,10 @@ def test_a_refused_task_never_starts_whatever_put_it_into_the_queue() -> None:
     (action,) = plan(a_snapshot(ready=(a_task(trigger_event_id=0),)), limits=limits(), route=to("a"))
     assert isinstance(action, Park)
     assert action.cause.startswith("refused: ")
+
+
+def test_an_issue_that_has_used_its_tokens_is_parked_until_somebody_acts() -> None:
+    task = a_task(tokens=1000)
+    (action,) = plan(a_snapshot(ready=(task,)), limits=limits(), route=to("a"))
+    assert isinstance(action, Park)
+    assert (action.wake_at, "1,000 of its 1,000 tokens" in action.cause) == (None, True)

@@ -21,12 +21,22 @@ class Policy:
     fast_exit_base_delay_seconds: float = 300
     rate_limit_delay_seconds: float = 300
     auth_delay_seconds: float = 3600
+    on_lost: str = "retry"
+    max_lost_runs: int = 3
 
 
-def settle(outcome: Outcome, *, attempts: int = 1, failure: FailureClass | None = None, **changes):
-    task = a_task(state=TaskState.RUNNING, attempts=attempts)
+def settle(
+    outcome: Outcome,
+    *,
+    attempts: int = 1,
+    lost: int = 0,
+    failure: FailureClass | None = None,
+    policy: Policy = Policy(),
+    **changes,
+):
+    task = a_task(state=TaskState.RUNNING, attempts=attempts, lost=lost)
     result = RunOutcome(outcome=outcome, detail="it broke", failure_class=failure, **changes)
-    return after_run(task, result, policy=Policy(), max_attempts=3, now=NOW)
+    return after_run(task, result, policy=policy, max_attempts=3, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +76,28 @@ def test_the_third_failure_of_three_is_the_last() -> None:
     last = settle(Outcome.FAILED, attempts=3)
     assert last.state is TaskState.FAILED
     assert last.cause == "it broke (gave up after 3 attempts)"
+
+
+def test_lost_runs_have_a_limit_of_their_own_and_use_up_no_attempt() -> None:
+    verdicts = [settle(Outcome.LOST, attempts=3, lost=lost) for lost in (0, 1, 2)]
+    assert [verdict.state for verdict in verdicts] == [*[TaskState.RETRY_WAIT] * 2, TaskState.FAILED]
+    assert [verdict.lost for verdict in verdicts] == [1, 2, 3]
+    assert {verdict.attempts for verdict in verdicts} == {2}
+    assert [verdict.wake_at for verdict in verdicts] == [later(60), later(120), None]
+    assert verdicts[-1].cause == "it broke (gave up after 3 lost runs)"
+
+
+def test_lost_runs_can_wait_for_a_human_instead() -> None:
+    parked = settle(Outcome.LOST, policy=Policy(on_lost="park"))
+    assert (parked.state, parked.wake_at, parked.cause) == (TaskState.BLOCKED, None, "it broke")
+
+
+def test_other_ends_leave_the_count_of_lost_runs() -> None:
+    assert settle(Outcome.FAILED, lost=2).lost == 2
+
+
+def test_a_task_that_ends_daemons_waits_for_a_human() -> None:
+    assert settle(Outcome.FAILED, failure=FailureClass.POISON).state is TaskState.BLOCKED
 
 
 def test_delays_double_and_are_capped() -> None:
