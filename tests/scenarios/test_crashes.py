@@ -107,7 +107,9 @@ def test_a_run_that_ended_while_no_daemon_watched_is_settled_by_the_next_one(wor
     assert world.starts(number) == 1
 
 
-def test_a_run_whose_shim_was_killed_as_well_is_lost_counted_and_tried_again(world: World) -> None:
+def test_a_run_whose_shim_was_killed_as_well_is_lost_and_tried_again_without_using_up_an_attempt(
+    world: World,
+) -> None:
     world.use_gated_agent()
     number = world.issue()
     world.start_process()
@@ -122,8 +124,11 @@ def test_a_run_whose_shim_was_killed_as_well_is_lost_counted_and_tried_again(wor
     world.open_gate()
     world.until_state(number, "succeeded")
     assert world.result(number) == Result(
-        state="succeeded", outcomes=("lost", "succeeded"), attempts=2, pulls=1, label="done"
+        state="succeeded", outcomes=("lost", "succeeded"), pulls=1, label="done"
     )
+    task = world.task(number)
+    assert task is not None
+    assert task.lost == 1
 
 
 def test_a_run_that_cannot_be_judged_does_not_keep_the_daemon_from_other_tasks(world: World) -> None:
