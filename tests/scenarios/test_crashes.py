@@ -12,6 +12,7 @@ from world import REPO, WAIT, WRITE, Result, World
 
 from coordinator.demo.server import Fault, FaultKind
 
+pytestmark = pytest.mark.crash
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
 AFTER = {"kind": FaultKind.AFTER_COMMIT, "status": 502, "headers": {"Retry-After": "1"}}
 NEVER_ANSWERED = {"kind": FaultKind.TIMEOUT, "seconds": 60.0}
