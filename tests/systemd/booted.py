@@ -7,6 +7,7 @@ What is started inside ends with `Booted.close`, whatever it is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -90,10 +91,8 @@ class Booted:
     def close(self) -> None:
         """End the systemd and everything in it."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -115,13 +114,13 @@ class Booted:
         self,
         *argv: str,
         check: bool = True,
-        input: str = "",
+        stdin: str = "",
         timeout: float = 30.0,
-        **env: str,  # noqa: A002
+        **env: str,
     ) -> Done:
         """One command inside, as root, to its end. With `check` a failure is one of the test."""
         assert self._process.stdin is not None
-        request = {"argv": argv, "input": input, "timeout": timeout, "env": env}
+        request = {"argv": argv, "input": stdin, "timeout": timeout, "env": env}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._read()
@@ -154,7 +153,7 @@ class Booted:
         """Write a file inside; folders above it are made. Only /etc, /var and /run are the systemd's own."""
         assert path.startswith(("/etc/", "/var/", "/run/")), path
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"',
-                 "write", path, f"{mode:o}", input=text)  # fmt: skip
+                 "write", path, f"{mode:o}", stdin=text)  # fmt: skip
 
     def read(self, path: str) -> str:
         return self.run("cat", path).out
