@@ -13,7 +13,7 @@ from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
-from coordinator.logs import get_logger
+from coordinator.logs import about, get_logger
 from coordinator.services import Services
 
 log = get_logger()
@@ -55,19 +55,14 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     task, run = claimed
     log.info(
         decision.log_line,
-        task=task.name,
-        run=run.run_id,
-        rule=decision.rule,
-        provider=decision.provider,
-        model=decision.model,
+        **about(task, run),
         reason=decision.reason,
         attrs=dict(decision.attrs),
     )
     if run.attempt > 1:
         log.info(
             "retry",
-            task=task.name,
-            run=run.run_id,
+            **about(task, run),
             attempt=f"{run.attempt}/{services.settings.coordinator.max_attempts}",
             last_failure=action.task.cause,
         )

@@ -1,7 +1,8 @@
 """structlog configuration, redaction, and how an event reads as a line; nothing else.
 
-One event a fact, with keys; task and run are bound once through context variables. On a terminal the
-lines are for reading, otherwise each is one JSON object. Secrets are removed by value, everywhere.
+One event a fact, with keys; what a run is about is bound once through context variables. On a terminal the
+lines are for reading, in the journal events have fields, otherwise each is one JSON object. Secrets are
+removed by value, everywhere.
 Nothing here may stop the work: a log that cannot be written is not written.
 """
 
@@ -25,9 +26,11 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from adw_modules.config.wording import is_secret
+from coordinator.journal import Fallback, Journal, field_name
 
 if TYPE_CHECKING:
     from adw_modules.config import Settings
+    from adw_modules.tasks.model import Run, Task
 
 SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
 REDACTED = "[redacted]"
@@ -37,6 +40,10 @@ LONGEST_VALUE = 300  # characters of one value on the console; the JSON has all 
 
 _FIRST = ("timestamp", "level", "task", "run", "event")
 _OWN_PLACE = frozenset({"timestamp", "level", "task", "event", "attrs", "exception"})
+_ROUTE = frozenset({"rule", "provider", "model"})  # of a run: said when it starts, carried by all its events
+_SAID_AT_START = frozenset({"provider", "model"})  # the rule is on the line before it
+_JOURNAL_FIELDS = {"task": "TASK", "run": "RUN", "rule": "RULE", "provider": "PROVIDER", "model": "MODEL"}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's
 _opened = ExitStack()
 _DEEPEST = 20  # containers in containers: more than that is a loop, or nothing for a log
 
@@ -125,16 +132,22 @@ def configure(
     stream: TextIO | None = None,
     json: bool | None = None,
     log_dir: Path | None = None,
+    journal: Journal | None = None,
 ) -> None:
     """Set up logging for the process. `json=None` means: JSON unless the stream is a terminal.
 
-    With `log_dir` every event also goes to `coordinator.jsonl` there (rotated by size), which is what
-    `coordinator logs` reads, whatever the stream shows.
+    With a `journal` events go there instead, with fields; the stream has to be the journal's as well, and
+    takes what journald would not. With `log_dir` every event also goes to `coordinator.jsonl` there (rotated
+    by size), which is what `coordinator logs` reads, whatever the stream shows.
     """
     close()
     stream = stream or sys.stderr
     as_json = not stream.isatty() if json is None else json
-    colours = stream.isatty() and not os.environ.get("NO_COLOR")
+    render: Any = _json_line if as_json else _console_line(colours=_has_colours(stream))
+    out: Any = _Unstoppable(stream)
+    if journal is not None:
+        render = _journal_entry(_opened.enter_context(closing(journal)))
+        out = _opened.enter_context(closing(Fallback(stream)))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -143,10 +156,10 @@ def configure(
             structlog.processors.format_exc_info,  # before redaction: a traceback shows values, too
             redactor.processor,
             *([_opened.enter_context(closing(LogFile(log_dir))).processor] if log_dir else []),
-            _json_line if as_json else _console_line(colours=colours),
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(_Unstoppable(stream)),  # type: ignore[arg-type]  # a TextIO as far as it is used
+        logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
@@ -154,13 +167,23 @@ def configure(
 
 
 def close() -> None:
-    """Close the file that the last `configure` opened; what is logged afterwards opens it again."""
+    """Close what the last `configure` opened; what is logged afterwards opens the file again."""
     _opened.close()
+
+
+def _has_colours(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def get_logger() -> Any:
     """A logger for one module: `log = get_logger()`."""
     return structlog.get_logger()
+
+
+def about(task: Task, run: Run) -> dict[str, Any]:
+    """What every event about a run carries, for whoever searches by it. No rule: the default was taken."""
+    known = {"task": task.name, "run": run.run_id, "provider": run.provider, "model": run.model}
+    return known | ({"rule": run.rule} if run.rule else {})
 
 
 # -- one event as a line ----------------------------------------------------------------------------
@@ -203,9 +226,41 @@ def console_line(event: Mapping[str, Any], *, colours: bool = False) -> str:
     return "\n".join(lines)
 
 
+def journal_line(event: Mapping[str, Any]) -> str:
+    """The same in one line, without the time, which the journal has: `[task] event  key=value`."""
+    level, text = str(event.get("level", "info")), printable(str(event.get("event", "")))
+    task = event.get("task")
+    blocks = {key: value for key, value in event.items() if _is_block(value)}
+    head = (level.upper() if level not in ("info", "debug") else "", f"[{task}]" if task else "", text)
+    parts = [" ".join(part for part in head if part), *_pairs(event, text, skip=blocks.keys())]
+    parts += [f"{key}: {'; '.join(map(_cut, sentences))}" for key, sentences in blocks.items()]
+    if event.get("exception"):
+        parts.append(printable(str(event["exception"]).rstrip().rpartition("\n")[2]))
+    return "  ".join([parts[0], " ".join(parts[1:])]).rstrip().replace("\n", " ")
+
+
+def journal_fields(event: Mapping[str, Any]) -> dict[str, str]:
+    """The event as the journal keeps it: the readable line, and every key under a name to search for."""
+    level = str(event.get("level", "info"))
+    fields = {
+        "MESSAGE": journal_line(event),
+        "PRIORITY": str(_PRIORITIES.get(level, 6)),
+        "SYSLOG_IDENTIFIER": "coordinator",
+    }
+    for key, value in event.items():
+        if key not in ("timestamp", "level") and value is not None:
+            name = _JOURNAL_FIELDS.get(key) or field_name("COORDINATOR_", key)
+            fields[name] = (
+                value if isinstance(value, str) else jsonlib.dumps(value, ensure_ascii=False, default=str)
+            )
+    return fields
+
+
 def _pairs(event: Mapping[str, Any], text: str, *, skip: Iterable[str]) -> Iterator[str]:
     """`key=value` for each key whose value is not already in the event's text."""
     unsaid = _OWN_PLACE | {"run", *skip} | ({"repo"} if event.get("task") else set())
+    if event.get("run") is not None:
+        unsaid |= _ROUTE - (_SAID_AT_START if text == "worker started" else set())
     for key, value in event.items():
         if key in unsaid or value is None or (isinstance(value, str) and value in text):
             continue
@@ -260,6 +315,18 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 def _console_line(*, colours: bool) -> Any:
     def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         return console_line(event, colours=colours)
+
+    return render
+
+
+def _journal_entry(journal: Journal) -> Any:
+    def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        fields = journal_fields(event)
+        if journal.send(fields):
+            raise structlog.DropEvent
+        return (
+            f"<{fields['PRIORITY']}>{fields['MESSAGE']}"  # journald takes the level of a line from its front
+        )
 
     return render
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from structlog.contextvars import bind_contextvars
+
 from adw_modules.errors import (
     CoordinatorError,
     GitHubRefused,
@@ -26,7 +28,7 @@ from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
 from coordinator.github import Pull
-from coordinator.logs import get_logger
+from coordinator.logs import about, get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import load_summary
 from coordinator.services import Services
@@ -116,6 +118,7 @@ class Outbox:
             task = store.get_task(item.task_id)
             if task is None:
                 raise CoordinatorError(f"task {item.task_id} is not in the store")
+            bind_contextvars(task=task.name)
             if item.kind == "pull_request":
                 await self._pull_request(task)
             else:
@@ -138,7 +141,7 @@ class Outbox:
         )
         if refused_for_good:
             store.outbox_dead(item.item_id, text)
-            log.error("not published", item=item.kind, task_id=item.task_id, error=text)
+            log.error("not published", item=item.kind, error=text)
             if item.kind == "pull_request":
                 self._publish_failed(item.task_id, text)
             return
@@ -147,9 +150,7 @@ class Outbox:
         if isinstance(error, GitHubUnavailable) and error.retry_at is not None:
             not_before = max(error.retry_at, now)
         store.outbox_retry(item.item_id, not_before=not_before, error=text)
-        log.warning(
-            "will publish later", item=item.kind, task_id=item.task_id, error=text, at=str(not_before)
-        )
+        log.warning("will publish later", item=item.kind, error=text, at=str(not_before))
 
     def _publish_failed(self, task_id: int, error: str) -> None:
         store = self.services.store
@@ -196,7 +197,7 @@ class Outbox:
             title=report.pull_request_title(task),
             body=self.services.redactor.text(report.pull_request_body(task, self._run_report(run), said)),
         )
-        log.info("pull request opened", task=task.name, url=pull.url)
+        log.info("pull request opened", **about(task, run), url=pull.url)
         return pull
 
     # -- sticky comment and status label --------------------------------------------------------------

@@ -20,7 +20,7 @@ from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, 
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
 from coordinator.launcher import Alive, Exited, Lost, NeverStarted, WorkerHandle
-from coordinator.logs import get_logger
+from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace
 from coordinator.services import Services
@@ -75,7 +75,7 @@ class Supervisor:
             try:
                 self._adopt(task, run, after_crash=after_crash)
             except SpawnError as error:  # stays as it is until the next start; the others go on
-                log.error("a run cannot be judged", task=task.name, run=run.run_id, error=str(error))
+                log.error("a run cannot be judged", **about(task, run), error=str(error))
 
     def stop(self, run_id: int, reason: str, outcome: Outcome) -> None:
         """Ask a live run to end; the request is durable before any signal is sent."""
@@ -84,7 +84,7 @@ class Supervisor:
         if live is None or live.stop is not None:
             return
         live.stop = Stop(reason=reason, outcome=outcome)
-        log.info("stopping", task=live.task.name, run=run_id, reason=reason)
+        log.info("stopping", **about(live.task, live.run), reason=reason)
         self._send_stop(live)
 
     def stop_all(self, reason: str, outcome: Outcome) -> None:
@@ -113,7 +113,7 @@ class Supervisor:
 
     def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> None:
         state = self._services.launcher.adopt(Path(run.run_dir))
-        log.info("found a run", task=task.name, run=run.run_id, found=type(state).__name__.lower())
+        log.info("found a run", **about(task, run), found=type(state).__name__.lower())
         if after_crash and not isinstance(state, Alive):
             # Being followed is not being handled: only what was about to start or to be settled is suspect.
             crashes = self._services.store.count_crash(task.task_id, self._services.now())
@@ -167,7 +167,7 @@ class Supervisor:
         live.finished = asyncio.create_task(self._execute(live))
 
     async def _execute(self, live: LiveRun) -> None:
-        bind_contextvars(task=live.task.name, run=live.run.run_id)
+        bind_contextvars(**about(live.task, live.run))
         try:
             handle = live.handle or await self._launch(live)
         except Exception as error:  # one broken run must end as a counted run, not stop the others
@@ -189,8 +189,6 @@ class Supervisor:
         live.run = replace(run, started_at=services.now())
         log.info(
             "worker started",
-            provider=run.provider,
-            model=run.model,
             pid=live.handle.child_pid,
             attempt=run.attempt,
         )
@@ -277,7 +275,7 @@ class Supervisor:
         never_started: bool = False,
     ) -> None:
         """Settle the run, however often the disk or the store refuses: until then it keeps its slot."""
-        bind_contextvars(task=live.task.name, run=live.run.run_id)
+        bind_contextvars(**about(live.task, live.run))
         try:
             while True:
                 try:

@@ -34,7 +34,9 @@ def run(
     json_logs: Annotated[
         bool | None,
         typer.Option(
-            "--json/--text", help="How to log; JSON unless standard error is a terminal.", show_default=False
+            "--json/--text",
+            help="How to log. By default lines on a terminal, fields in the journal, else JSON.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -45,11 +47,13 @@ def run(
     """
     import asyncio
     import os
+    import sys
 
     from coordinator import logs
     from coordinator.cli.common import settings_source
     from coordinator.cli.question import ask_about_runs, can_ask
     from coordinator.daemon import Daemon
+    from coordinator.journal import Journal, is_journal
 
     os.umask(0o077)  # what the daemon and its shims write is their user's alone
     source = settings_source(config, os.environ)
@@ -59,6 +63,7 @@ def run(
         level=log_level.value,
         json=json_logs,
         log_dir=source.current.log_dir,
+        journal=Journal() if json_logs is None and is_journal(sys.stderr, os.environ) else None,
     )
     ask = None if once or not can_ask() else ask_about_runs
     daemon = Daemon(source, once=once, end_runs_on_interrupt=once, ask=ask, redactor=redactor)
