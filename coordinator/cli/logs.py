@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import select
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from coordinator.settings import LoadedSettings
 
 FOLLOW_SECONDS = 0.3
+BEGINS, ENDS = (
+    frozenset({"worker started", "found a run"}),
+    "worker finished",
+)  # what an agent says is between
+LATEST = "~"  # after every ISO 8601 time
 LONGEST_INPUT = 160  # characters of what an agent gives to a tool
 LINES_OF_AGENT_TEXT = 20  # of one message
 
 Record = dict[str, Any]
-Entry = tuple[str, str]  # when it belongs, ISO 8601; the lines to print
+Entry = tuple[str, int, str]  # when it belongs, ISO 8601; its rank among those of one moment; what to print
 Show = Callable[[Record, str], str]  # from a record and its raw line to what is printed; empty: nothing
 
 
@@ -48,12 +54,18 @@ def logs(
     if not log.exists and not follow:
         raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")
     past = log.new()
-    for _, text in past[-lines:] if lines else []:
+    for text in past[-lines:] if lines else []:
         typer.echo(text)
-    while follow:
-        time.sleep(FOLLOW_SECONDS)
-        for _, text in log.new():
+    while follow and not _reader_is_gone(FOLLOW_SECONDS):
+        for text in log.new():
             typer.echo(text)
+
+
+def _reader_is_gone(seconds: float) -> bool:
+    """Wait that long for whoever reads our output to close it: without a new line we would never notice."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # no event asked for: errors and hang-ups are always told
+    return bool(poll.poll(seconds * 1000))
 
 
 class Log:
@@ -67,6 +79,7 @@ class Log:
         self._show_event: Show = _as_stored if as_json else _daemon_line
         self._show_agent: Show = _as_stored if as_json else agent_line
         self._task_id, self._name = self._find(task)
+        self._mention = "" if self._name is None else json.dumps(self._name, ensure_ascii=False)
         self._path = loaded.log_dir / "coordinator.jsonl"
         self._events = Tail(self._path)
         self._outputs: dict[int, Output] = {}
@@ -76,35 +89,47 @@ class Log:
     def exists(self) -> bool:
         return self._path.exists()
 
-    def new(self) -> list[Entry]:
+    def new(self) -> list[str]:
         """What came since the last call, in its order. The first call gives the past, rotated files too."""
         older = _rotated(self._path) if self._is_first else []
         entries = [*self._decisions(line for path in older for line in _lines(path))]
         entries += self._decisions(self._events.new())
         if self._is_first and self._task_id is not None:
             self._watch_known_runs(self._task_id)
-        self._is_first = False
-        for output in self._outputs.values():
+        for output in self._outputs.values():  # after the decisions: an end that is known has all its output
             entries += self._said(output)
-        return sorted(entries, key=lambda entry: entry[0])
+        self._is_first = False
+        return [text for _, _, text in sorted(entries, key=lambda entry: entry[:2])]
 
     def _decisions(self, lines: Iterable[str]) -> Iterator[Entry]:
         for line in lines:
+            if self._mention not in line:  # most lines of a long log: not worth parsing
+                continue
             record = _parsed(line)
             if self._name is not None and record.get("task") != self._name:
                 continue
             at = str(record.get("timestamp", ""))
-            if self._name is not None and record.get("event") == "worker started":
-                self._watch(record.get("run"), at)
+            if self._name is not None:
+                self._note_run(record, at)
             text = self._show_event(record, line)
             if text:
-                yield at, self._redact(text)
+                yield at, 1, self._redact(text)
+
+    def _note_run(self, record: Record, at: str) -> None:
+        """The start and the end of a run: what its agent says belongs between the two."""
+        run_id = record.get("run")
+        if record.get("event") in BEGINS:
+            self._watch(run_id, at)
+        elif record.get("event") == ENDS and run_id in self._outputs:
+            self._outputs[run_id].ended_at = at
 
     def _said(self, output: Output) -> Iterator[Entry]:
-        for line in output.tail.new():
+        """Lines carry no time. Those of the past stand after the run's start, new ones before its end."""
+        at, rank = (output.since, 2) if self._is_first else (output.ended_at or LATEST, 0)
+        for line in output.tail.new(is_ended=output.ended_at is not None):
             text = self._show_agent(_parsed(line), line)
             if text:
-                yield output.since, self._redact(text)
+                yield at, rank, self._redact(text)
 
     # -- which files hold what the agent said ---------------------------------------------------------
 
@@ -136,7 +161,8 @@ class Log:
             runs = store.runs_of(task_id)
         for run in runs:
             at = run.started_at or run.claimed_at
-            output = Output(Tail(Path(run.run_dir) / "output.log"), since=at.isoformat())
+            ended_at = run.finished_at.isoformat() if run.finished_at else None
+            output = Output(Tail(Path(run.run_dir) / "output.log"), since=at.isoformat(), ended_at=ended_at)
             self._outputs.setdefault(run.run_id, output)
         if runs and not any(Path(run.run_dir).exists() for run in runs):
             whole = Tail(self._loaded.log_dir / f"{self._name}.jsonl")
@@ -149,6 +175,7 @@ class Output:
 
     tail: Tail
     since: str
+    ended_at: str | None = None
 
 
 @dataclass(slots=True)
@@ -159,13 +186,28 @@ class Tail:
     _file: BinaryIO | None = field(default=None, init=False)
     _rest: bytes = field(default=b"", init=False)
 
-    def new(self) -> Iterator[str]:
-        """Lines since the last call; of a file that was replaced, first the rest of the old one."""
+    def new(self, *, is_ended: bool = False) -> Iterator[str]:
+        """Lines since the last call; of a file that was replaced, first the rest of the old one.
+
+        `is_ended`: nobody writes any more, so that a last line without its end is a line as well.
+        """
         if self._file is not None:
             yield from self._read()
-            if self._is_current():
-                return
+        if self._file is None or not self._is_current():
+            yield from self._go_on()
+        if is_ended and self._rest:
+            yield self._rest.decode(errors="replace")
+            self._rest = b""
+
+    def _go_on(self) -> Iterator[str]:
+        """To the file that has the name now, through those that had it meanwhile: a reader may be slow."""
+        if self._file is not None:
+            yield from self._read()  # what was written between the last look and the change
+            status = os.fstat(self._file.fileno())
             self._file.close()
+            for path in _rotated(self.path):
+                if _changed_at(path) > status.st_mtime_ns:
+                    yield from _lines(path)
         self._rest = b""
         try:
             self._file = self.path.open("rb")
@@ -195,6 +237,14 @@ def _rotated(path: Path) -> list[Path]:
 
     older = [path.with_name(f"{path.name}.{number}") for number in range(LOG_FILES_KEPT, 0, -1)]
     return [each for each in older if each.exists()]
+
+
+def _changed_at(path: Path) -> int:
+    """Nanoseconds; 0 for a file that is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _lines(path: Path) -> Iterator[str]:
