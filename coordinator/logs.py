@@ -143,7 +143,7 @@ def configure(
     close()
     stream = stream or sys.stderr
     as_json = not stream.isatty() if json is None else json
-    render: Any = _json_line if as_json else _console_line(colours=_has_colours(stream))
+    render: Any = _json_line if as_json else _console_line(colours=has_colours(stream))
     out: Any = _Unstoppable(stream)
     if journal is not None:
         render = _journal_entry(_opened.enter_context(closing(journal)))
@@ -171,7 +171,8 @@ def close() -> None:
     _opened.close()
 
 
-def _has_colours(stream: TextIO) -> bool:
+def has_colours(stream: TextIO) -> bool:
+    """Whether whoever reads this stream wants colours."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 

@@ -189,6 +189,8 @@ class Supervisor:
         live.run = replace(run, started_at=services.now())
         log.info(
             "worker started",
+            provider=run.provider,
+            model=run.model,
             pid=live.handle.child_pid,
             attempt=run.attempt,
         )

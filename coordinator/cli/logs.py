@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -50,15 +51,15 @@ def logs(
     from coordinator.cli.common import settings_in_force
 
     loaded = settings_in_force(config).loaded
-    log = Log(loaded, task, as_json=as_json)
-    if not log.exists and not follow:
-        raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")
-    past = log.new()
-    for text in past[-lines:] if lines else []:
-        typer.echo(text)
-    while follow and not _reader_is_gone(FOLLOW_SECONDS):
-        for text in log.new():
+    with closing(Log(loaded, task, as_json=as_json)) as log:
+        if not log.exists and not follow:
+            raise CoordinatorError(f"There is no log in {loaded.log_dir} yet: the daemon has not run there.")
+        past = log.new()
+        for text in past[-lines:] if lines else []:
             typer.echo(text)
+        while follow and not _reader_is_gone(FOLLOW_SECONDS):
+            for text in log.new():
+                typer.echo(text)
 
 
 def _reader_is_gone(seconds: float) -> bool:
@@ -88,6 +89,10 @@ class Log:
     @property
     def exists(self) -> bool:
         return self._path.exists()
+
+    def close(self) -> None:
+        for tail in (self._events, *(output.tail for output in self._outputs.values())):
+            tail.close()
 
     def new(self) -> list[str]:
         """What came since the last call, in its order. The first call gives the past, rotated files too."""
@@ -216,6 +221,10 @@ class Tail:
             return
         yield from self._read()
 
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def _is_current(self) -> bool:
         assert self._file is not None  # noqa: S101  # for the type checker: the only caller has looked
         try:
@@ -272,9 +281,9 @@ def _as_stored(_record: Record, line: str) -> str:
 
 
 def _daemon_line(record: Record, _line: str) -> str:
-    from coordinator.logs import console_line
+    from coordinator.logs import console_line, has_colours
 
-    return console_line({"event": record.get("text", ""), **record})
+    return console_line({"event": record.get("text", ""), **record}, colours=has_colours(sys.stdout))
 
 
 def agent_line(record: Record, _line: str = "") -> str:
