@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, idle, pipeline, throughput
+from bench import claim, idle, pipeline, restart, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -26,6 +26,11 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("`coordinator --help`, seconds", "help_seconds", "{:.2f}", "< 0.4", lambda x: x < 0.4),
     ("… ratio to a bare Python", "help_ratio", "{:.1f}", "", bool),
     ("Ready with 10,000 finished tasks, seconds", "ready_seconds", "{:.2f}", "< 2", lambda x: x < 2),
+    ("Killed with 50 live runs and 10,000 ended tasks: the next daemon follows all, seconds", "restart_seconds", "{:.2f}", "< 2", lambda x: x < 2),
+    ("… of that adoption: from its first line to the last run found, seconds", "adoption_seconds", "{:.2f}", "< 2", lambda x: x < 2),
+    ("Following 50 live runs: CPU, % of a core", "following_cpu_percent", "{:.2f}", "< 3", lambda x: x < 3),
+    ("Agent's last word to its settled run, work committed, median, ms", "settle_ms_median", "{:.0f}", "< 100", lambda x: x < 100),
+    ("… slowest of twenty, ms", "settle_ms_max", "{:.0f}", "", bool),
     ("Snapshot and claim, 100,000 against 100 stored tasks, ratio", "claim_ratio", "{:.2f}", "< 1.5", lambda x: x < 1.5),
     ("… with 100,000 stored tasks, ms", "claim_many_ms", "{:.2f}", "", bool),
 ]  # fmt: skip
@@ -47,6 +52,7 @@ def measure() -> Figures:
     figures |= {f"claim_{name}": value for name, value in claim.measure().items()}
     figures |= pipeline.measure()
     figures |= idle.measure()
+    figures |= restart.measure()
     return figures
 
 

@@ -152,7 +152,7 @@ class Daemon:
         self._install_signals()
         await self.services.launcher.start()
         self._banner()
-        self.supervisor.adopt_all(after_crash=self._last_one_crashed())
+        await self.supervisor.adopt_all(after_crash=self._last_one_crashed())
         self.polls.start()
         sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())

@@ -19,7 +19,7 @@ from adw_modules.errors import CoordinatorError, PromptError, SpawnError, Worksp
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
-from coordinator.launcher import Alive, Exited, Lost, NeverStarted, WorkerHandle
+from coordinator.launcher import Alive, Exited, Lost, NeverStarted, RunState, WorkerHandle
 from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace
@@ -66,16 +66,14 @@ class Supervisor:
         """Begin a claimed run."""
         self._begin(self._add(task, run, seen_at=seen_at))
 
-    def adopt_all(self, *, after_crash: bool = False) -> None:
+    async def adopt_all(self, *, after_crash: bool = False) -> None:
         """Take over the runs of the previous daemon: follow those that live, settle those that ended.
 
-        `after_crash`: that daemon did not end in order, so what it was handling may be what ended it.
+        Returns when it is known of each which it is. `after_crash`: that daemon did not end in order, so
+        what it was handling may be what ended it.
         """
-        for task, run in self._services.store.open_runs():
-            try:
-                self._adopt(task, run, after_crash=after_crash)
-            except SpawnError as error:  # stays as it is until the next start; the others go on
-                log.error("a run cannot be judged", **about(task, run), error=str(error))
+        found = self._services.store.open_runs()
+        await asyncio.gather(*(self._adopt(task, run, after_crash=after_crash) for task, run in found))
 
     def stop(self, run_id: int, reason: str, outcome: Outcome) -> None:
         """Ask a live run to end; the request is durable before any signal is sent."""
@@ -111,8 +109,15 @@ class Supervisor:
 
     # -- runs of the previous daemon --------------------------------------------------------------
 
-    def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> None:
-        state = self._services.launcher.adopt(Path(run.run_dir))
+    async def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> None:
+        """Each run waits for itself only: what a dead one has left behind may take seconds to end."""
+        try:
+            state = await self._services.in_thread(self._services.launcher.adopt, Path(run.run_dir))
+            self._take_over(task, run, state, after_crash=after_crash)
+        except SpawnError as error:  # stays as it is until the next start; the others go on
+            log.error("a run cannot be judged", **about(task, run), error=str(error))
+
+    def _take_over(self, task: Task, run: Run, state: RunState, *, after_crash: bool) -> None:
         log.info("found a run", **about(task, run), found=type(state).__name__.lower())
         if after_crash and not isinstance(state, Alive):
             # Being followed is not being handled: only what was about to start or to be settled is suspect.
