@@ -161,6 +161,11 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
         )
     if facts["paused"]:
         yield Text.assemble(("  Paused: ", "yellow"), "no new runs are started until `coordinator resume`")
+    if daemon.get("draining"):
+        yield Text.assemble(
+            ("  Draining: ", "yellow"),
+            "the daemon ends with its last run; `coordinator resume` calls that off",
+        )
     limit = (daemon.get("github") or {}).get("blocked_until")
     if limit:
         until = when(datetime.fromisoformat(limit), now)

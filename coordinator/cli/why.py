@@ -155,6 +155,8 @@ def _why_queued(around: Circumstances) -> str:
         return "no daemon runs, it starts with `coordinator run`"
     if around.is_paused:
         return "Coordinator is paused, it starts after `coordinator resume`"
+    if around.daemon.get("draining"):
+        return "the daemon is being drained, it starts with the next `coordinator run`"
     if around.busy >= around.slots:
         slots = f"all {around.slots} worker slots are" if around.slots > 1 else "the only worker slot is"
         return f"{slots} busy, it starts when one is free and nothing more urgent waits"

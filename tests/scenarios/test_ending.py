@@ -64,6 +64,8 @@ def test_drain_starts_nothing_new_waits_for_the_live_run_and_its_report_and_ends
     late = world.issue()
     world.until(lambda: world.task(late), "the late issue is a task")
     world.until_polls(2)
+    assert "the daemon is being drained" in world.cli("why", str(late))
+    assert "Draining: the daemon ends with its last run" in world.cli("status")
 
     world.open_gate()
     assert told(draining) == (
