@@ -23,6 +23,7 @@ from coordinator import lastgood, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
+from coordinator.notify import Notifier
 from coordinator.operators import Operators
 from coordinator.outbox import Outbox
 from coordinator.planner import Planner
@@ -38,6 +39,9 @@ log = get_logger()
 HEARTBEAT_SECONDS = 0.2  # config file and wake file are looked at this often (two stat calls)
 STORE_AGAIN_SECONDS = 2.0
 LONGEST_NAP_SECONDS = 3600.0
+MIGRATION_SECONDS = 900.0  # what opening a store of an older version may take, at most
+ADOPTION_SECONDS = 6.0  # the same for judging one run of the last daemon
+END_SECONDS = 60.0  # until runs that are ended with the daemon are gone and settled
 DRAIN_REPORT_SECONDS = 10.0  # a drained daemon still sends what is due within this time
 RUNNING, ENDED = "running", "ended"  # values of the store's fact about the daemon
 
@@ -63,6 +67,7 @@ class Wake(StrEnum):
     CONFIG = "config"
     OPERATOR = "operator"
     STOP = "stop"
+    WATCHDOG = "watchdog"  # for nothing else but to show that it turns
 
 
 class Daemon:
@@ -109,11 +114,13 @@ class Daemon:
         self._wake_timer: asyncio.TimerHandle | None = None
         self._wake_signature: int = 0
         self._store_error: str | None = None
+        self._notifier = Notifier(self._environ)
         self.up = asyncio.Event()
         self.was_interrupted = False
 
     async def run(self) -> int:
         """Work until told to stop (or, with `once`, until there is nothing left to do)."""
+        self._notifier.starting("opens the store", seconds=MIGRATION_SECONDS)
         with (
             StateDir(self._source.current.state_dir) as state_dir,
             open_services(
@@ -152,6 +159,7 @@ class Daemon:
         self._install_signals()
         await self.services.launcher.start()
         self._banner()
+        self._say_adoption_begins()
         await self.supervisor.adopt_all(after_crash=self._last_one_crashed())
         self.polls.start()
         sender = asyncio.create_task(self.outbox.run())
@@ -180,8 +188,10 @@ class Daemon:
                 self._step()
             except StoreError as error:  # a full disk: nothing was written, nothing started; live runs go on
                 self._store_refused(error)
+                self._turned()
                 continue
             self._store_error = None
+            self._turned()
             if (self._once and self._nothing_left()) or (self._draining and self._is_drained()):
                 return
 
@@ -271,6 +281,10 @@ class Daemon:
             if signature != self._wake_signature:
                 self._wake_signature = signature
                 self.wake(Wake.OPERATOR)
+            if self._notifier.is_feeding_due():
+                self.wake(
+                    Wake.WATCHDOG
+                )  # the loop feeds it, not this task: only a loop that turns may live on
 
     # -- configuration ------------------------------------------------------------------------------
 
@@ -302,6 +316,12 @@ class Daemon:
             case None:
                 pass
 
+    def _hung_up(self) -> None:
+        self._notifier.reloading()
+        self._reload()
+        self._notifier.reloaded()
+        self.wake(Wake.CONFIG)  # what systemd shows of us is said at the end of a turn
+
     def _unpark(self) -> None:
         """A new configuration may route what had no route: look at parked tasks with a wake time again."""
         try:
@@ -327,7 +347,7 @@ class Daemon:
         with contextlib.suppress(RuntimeError):  # not in the main thread: the caller stops us by `stop()`
             loop.add_signal_handler(signal.SIGTERM, lambda: self.stop(end_runs=self._end_runs_on_interrupt))
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _interrupted(self) -> None:
         """Ctrl-C. Ask about live runs where somebody can be asked; pressed again it means: leave them."""
@@ -367,6 +387,7 @@ class Daemon:
     async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
         live = len(self.supervisor.live_runs)
         log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
+        self._notifier.stopping(f"stopping; {live} live runs", seconds=END_SECONDS if self._end_runs else 0.0)
         beat.cancel()
         if self._asking is not None:
             self._asking.cancel()
@@ -385,6 +406,30 @@ class Daemon:
         self._say_how_it_ends()
         statusfile.remove(self._state_dir.root)
         log.info("stopped")
+
+    # -- what systemd sees --------------------------------------------------------------------------
+
+    def _say_adoption_begins(self) -> None:
+        runs = len(self.services.store.open_runs())
+        self._notifier.starting(f"takes over {runs} runs", seconds=30.0 + ADOPTION_SECONDS * runs)
+
+    def _turned(self) -> None:
+        """The loop has come round: the first time the service is ready, each time the watchdog is fed.
+
+        Also while the store refuses: the loop turns, and a restart would find the same disk.
+        """
+        if self._notifier.is_heard:
+            self._notifier.turned(self._one_line())
+
+    def _one_line(self) -> str:
+        live = len(self.supervisor.live_runs)
+        try:
+            counts = self.services.store.counts_by_state()
+        except StoreError:
+            return f"{live} live runs; the store refuses"
+        queued, waiting = counts.get(TaskState.QUEUED, 0), counts.get(TaskState.RETRY_WAIT, 0)
+        broken = "; the changed configuration was not taken" if self._source.error else ""
+        return f"{live} live runs, {queued} queued, {waiting} waiting for a retry{broken}"
 
     # -- what people see ----------------------------------------------------------------------------
 

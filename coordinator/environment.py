@@ -19,6 +19,10 @@ ALLOWED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTY
 NEVER = frozenset(
     {"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"}
 )
+# What systemd tells a service about itself: a worker that had it could speak for the daemon.
+OF_THE_SERVICE = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"}
+)
 MARKER = "COORDINATOR_RUN_MARKER"
 
 
@@ -46,7 +50,7 @@ def worker_environment(
     if dialect.config_dir_env and provider.api_key_env and provider.api_key_env in environ:
         env[dialect.config_dir_env] = str(run_dir / "agent-config")
     env |= provider.env
-    for name in never:
+    for name in never | OF_THE_SERVICE:
         env.pop(name, None)
     return env | {MARKER: marker, "COORDINATOR_ATTEMPT": str(attempt)}
 

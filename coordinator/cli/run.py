@@ -46,6 +46,7 @@ def run(
     asks first when workers are live and there is a terminal. With --once they are ended.
     """
     import asyncio
+    import faulthandler
     import os
     import sys
 
@@ -55,6 +56,7 @@ def run(
     from coordinator.daemon import Daemon
     from coordinator.journal import Journal, is_journal
 
+    faulthandler.enable()  # a watchdog ends us by SIGABRT: then the journal shows where the loop stood
     os.umask(0o077)  # what the daemon and its shims write is their user's alone
     source = settings_source(config, os.environ)
     redactor = logs.Redactor.of(source.current.settings, os.environ)
