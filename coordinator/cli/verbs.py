@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import check, demo, doctor, init, logs, operate, run, status, why
+from coordinator.cli import check, demo, doctor, init, logs, operate, run, service, status, why
 
 app = typer.Typer(
     name="coordinator",
@@ -27,6 +27,7 @@ for register in (
     why.register,
     logs.register,
     operate.register,
+    service.register,
     demo.register,
 ):
     register(app)
