@@ -1,7 +1,7 @@
 """The unit and the environment file of the systemd service, as text, and what has to be seen inside it.
 
-Owns where the parts of the service are and what is written about them. Looks at paths; must not write or start
-anything.
+Owns where the parts of the service are and what is written about them. Looks at paths; must not
+write or start anything.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _writable_lines(paths: Sequence[Path]) -> str:
 
 
 def _homes_lines(place: Place) -> str:
-    """Closed homes; empty ones where something has to be let in, because nothing can be put into a closed one."""
+    """Closed homes; empty ones where something has to be let in: nothing can be put into a closed one."""
     is_open = any(map(is_hidden, (*place.exposed, *place.writable)))
     return f"ProtectHome={'tmpfs' if is_open else 'yes'}\n" + _paths_line("BindReadOnlyPaths", place.exposed)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from booted import Booted, CannotBoot
+from stage import Stage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,3 +25,16 @@ def booted() -> Iterator[Booted]:
         pytest.skip(f"no systemd can be booted: {reason}")
     with systemd:
         yield systemd
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A systemd of the test's own with the installed service in it, and a GitHub outside."""
+    try:
+        systemd = Booted()
+    except CannotBoot as reason:
+        pytest.skip(f"no systemd can be booted: {reason}")
+    with systemd:
+        made = Stage(tmp_path, systemd)
+        yield made
+        made.close()
