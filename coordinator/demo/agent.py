@@ -10,6 +10,7 @@ and does what directives in the prompt say, one a line, in their order:
     [[agent: fail-once]]                    the same on the first attempt; later attempts go on
     [[agent: api-error 429]]                end as the real CLI does when the model's API refuses
     [[agent: slow 60]]                      work for 60 s; SIGINT ends it with a result and exit 0
+    [[agent: wait /run/go]]                 work until that file is there
     [[agent: silent 60]]                    60 s without a sign of life
     [[agent: ignore-term]]                  deaf to SIGINT and SIGTERM, for ten minutes
     [[agent: grandchild]]                   leave a process behind in a session of its own
@@ -320,6 +321,14 @@ def _slow(stream: Stream, argument: str) -> None:
         stream.emit({"type": "system", "subtype": "status", "status": "working"})
 
 
+def _wait(stream: Stream, argument: str) -> None:
+    stream.say("This takes until I am told.", "Bash", {"command": "make all"})
+    end = time.monotonic() + _LONGEST
+    while time.monotonic() < end and not Path(argument).exists():
+        time.sleep(_TICK)
+        stream.emit({"type": "system", "subtype": "status", "status": "working"})
+
+
 def _silent(stream: Stream, argument: str) -> None:
     stream.say("I will be quiet now.", "Bash", {"command": "make all"})
     time.sleep(min(float(argument or 60), _LONGEST))
@@ -367,6 +376,7 @@ _ACTIONS: dict[str, Callable[[Stream, str], None]] = {
     "fail-once": _fail_once,
     "api-error": _api_error,
     "slow": _slow,
+    "wait": _wait,
     "silent": _silent,
     "ignore-term": _ignore_term,
     "grandchild": _grandchild,
