@@ -131,9 +131,8 @@ class Booted:
 
     def run_as(self, user: str, *argv: str, check: bool = True, **env: str) -> Done:
         """The same as somebody else."""
-        return self.run(
-            "setpriv", "--reuid", user, "--regid", user, "--init-groups", *argv, check=check, **env
-        )
+        as_user = 'setpriv --reuid "$0" --regid "$(id --group "$0")" --init-groups "$@"'
+        return self.run("sh", "-c", as_user, user, *argv, check=check, **env)
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,11 @@ class Stage:
 
     def pulls(self, number: int) -> int:
         return sum(pull.head == f"auto/gh-{number}" for pull in self.server.pulls(REPO))
+
+    def server_file(self, number: int, path: str) -> str:
+        """A file as it was pushed for the issue."""
+        argv = ["git", "-C", self.server.git_url(REPO), "show", f"auto/gh-{number}:{path}"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
     def comments(self, number: int) -> int:
         return sum(comment.author == BOT for comment in self.server.comments(REPO, number))

@@ -1,0 +1,170 @@
+"""The service itself: installed, started, told that its configuration is broken, reloaded, removed."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from stage import CONFIG, ENV_FILE, STATE, UNIT, USER, Stage
+
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+
+# A program of Node that has functions compiled at run time, asks the network and starts git.
+_NODE = """
+const { execFileSync } = require('child_process');
+const fs = require('fs');
+const multiply = new Function('a', 'b', 'return (a * b) % 7 + 1');
+let sum = 0;
+for (let i = 0; i < 2e6; i++) sum += multiply(i, sum);
+new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+const found = { sum };
+for (const path of ['/etc/of-the-agent', '/opt/of-the-agent', '/usr/of-the-agent']) {
+  try { fs.writeFileSync(path, ''); found[path] = 'written'; } catch (error) { found[path] = error.code; }
+}
+fs.writeFileSync('/tmp/of-the-agent', '');
+fs.mkdirSync(process.env.HOME + '/.cache', { recursive: true });
+found.git = execFileSync('git', ['status', '--short', '--branch']).toString();
+fetch(process.argv[2] + '/rate_limit').then((answer) => {
+  fs.writeFileSync('found.json', JSON.stringify({ ...found, status: answer.status }));
+});
+"""
+_NODE_PROVIDER = """
+[providers.node]
+agent = "generic"
+command_template = ["node", "{script}", "{api_url}"]
+"""
+
+
+def test_an_installation_makes_user_unit_and_environment_and_is_safe_to_repeat(stage: Stage):
+    systemd = stage.systemd
+    refused = stage.coordinator("service", "install", user="nobody", check=False)
+    assert refused.code == 1
+    assert refused.err.startswith("`coordinator service install` needs root")
+    assert "ExecStart=" in stage.coordinator("service", "install", "--dry-run", user="nobody").out
+    assert not systemd.exists(UNIT_FILE)
+
+    first = stage.coordinator("service", "install", "--enable", "--now", check=False)
+    assert first.code == 1  # there is no token yet
+    assert "HELLO_TOKEN" in first.out
+    assert systemd.run("stat", "--format=%a %U", ENV_FILE).out == "600 root\n"
+    assert systemd.run("id", "--name", "--user", USER).out == f"{USER}\n"
+    unit = systemd.read(UNIT_FILE)
+    assert f"run --config {CONFIG}" in unit
+
+    stage.fill_in_token()
+    environment = systemd.read(ENV_FILE)
+    second = stage.coordinator("service", "install", "--now")
+    assert (systemd.read(UNIT_FILE), systemd.read(ENV_FILE)) == (unit, environment)
+    assert f"{UNIT_FILE} is up to date." in second.out
+    status = stage.coordinator("service", "status", "--json").json
+    assert status["exposure"] <= 2.5
+    seen = {name: status[name] for name in ("active", "enabled", "is_ours", "watchdog_seconds", "problems")}
+    assert seen == {
+        "active": "active", "enabled": True, "is_ours": True, "watchdog_seconds": 60, "problems": [],
+    }  # fmt: skip
+
+
+def test_the_service_is_active_only_after_the_daemon_has_come_up(stage: Stage):
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    shown = stage.systemd.systemctl("show", UNIT, "--timestamp=us+utc", "--property=ActiveEnterTimestamp").out
+    at = shown.split("=", 1)[1].strip().removesuffix(" UTC")
+    active_at = datetime.strptime(at, "%a %Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
+    (begun,) = [each["timestamp"] for each in stage.events() if each["event"] == "coordinator starts"]
+    assert datetime.fromisoformat(begun) < active_at
+    assert stage.show("StatusText")["StatusText"].startswith("0 live runs, 0 queued")
+
+
+def test_a_configuration_that_cannot_be_used_ends_in_one_failure_with_its_sentence(stage: Stage):
+    stage.install()
+    stage.systemd.write(CONFIG, stage.config.replace("state_dir", "state_dri"))
+    started = stage.systemd.systemctl("start", UNIT, check=False)
+    assert started.code != 0
+    stage.systemd.until(lambda: stage.show("ActiveState")["ActiveState"] == "failed", "systemd gives up")
+    shown = stage.show("ExecMainStatus", "NRestarts", "Result")
+    assert shown == {"ExecMainStatus": "78", "NRestarts": "0", "Result": "exit-code"}
+    assert 'did you mean "state_dir"?' in stage.systemd.messages(UNIT)
+    status = stage.coordinator("service", "status", "--json", check=False)
+    assert status.code == 1
+    assert (status.json["active"], status.json["last_exit"]) == ("failed", "exit 78")
+    assert 'did you mean "state_dir"?' in status.json["problems"][0]
+
+    stage.systemd.write(CONFIG, stage.config)
+    stage.systemd.systemctl("start", UNIT)  # mended: nothing else is needed
+
+
+def test_a_reload_reads_the_configuration_and_a_broken_one_ends_nothing(stage: Stage):
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    pid = stage.main_pid
+    stage.systemd.systemctl("reload", UNIT)
+    stage.systemd.until(
+        lambda: any(each["event"] == "configuration reloaded" for each in stage.events()), "it is read again"
+    )
+    stage.systemd.write(CONFIG, "[coordinator")
+    stage.systemd.systemctl("reload", UNIT)
+    stage.systemd.until(
+        lambda: "configuration was not taken" in stage.show("StatusText")["StatusText"], "systemd shows it"
+    )
+    stage.systemd.until(lambda: stage.show("ActiveState")["ActiveState"] == "active", "it is active")
+    assert stage.main_pid == pid
+
+
+def test_a_node_program_works_inside_the_hardened_service(stage: Stage):
+    if shutil.which("node") is None:
+        pytest.skip("there is no node on this machine")
+    script = "/etc/coordinator/adws/agent.js"
+    stage.systemd.write(script, _NODE)
+    config = stage.config.replace('provider = "claude-cli"', 'provider = "node"')
+    provider = _NODE_PROVIDER.format(script=script, api_url=stage.server.api_url)
+    stage.systemd.write(CONFIG, config + provider)
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    number = stage.issue("Please.")
+    stage.await_pull(number)
+    found = stage.server_file(number, "found.json")
+    assert '"status":200' in found
+    assert f"auto/gh-{number}" in found
+    assert "written" not in found
+    assert stage.systemd.exists(f"{STATE}/tmp/of-the-agent")
+
+
+def test_removing_the_service_leaves_state_and_secrets_until_it_is_told_otherwise(stage: Stage):
+    stage.install()
+    stage.systemd.systemctl("enable", "--now", UNIT)
+    (number,) = stage.long_issues(1)
+    stage.coordinator("service", "uninstall")
+    assert not stage.systemd.exists(UNIT_FILE)
+    assert stage.systemd.exists(ENV_FILE)
+    assert stage.is_alive(number)
+
+    refused = stage.coordinator("service", "uninstall", "--purge", check=False)
+    assert refused.code == 1
+    assert f"gh-{number}" in refused.err
+    stage.finish(number)
+    stage.systemd.until(lambda: not stage.is_alive(number), "the run is over")
+    stage.coordinator("service", "uninstall", "--purge")
+    assert not stage.systemd.exists(ENV_FILE)
+    assert not stage.systemd.exists(STATE)
+
+
+def test_a_state_folder_beside_the_configuration_works_as_well(stage: Stage):
+    """The default of a fresh checkout: `.coordinator`, where the service may otherwise only read."""
+    stage.systemd.write(CONFIG, stage.config.replace(f'state_dir = "{STATE}"', ""))
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    number = stage.issue("[[agent: write docs/guide.md]]")
+    stage.await_pull(number)
+    assert stage.systemd.exists("/etc/coordinator/.coordinator/coordinator.db")
+
+
+def test_a_stop_by_an_operator_is_no_failure_and_is_not_undone(stage: Stage):
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    stage.systemd.run("kill", "-TERM", str(stage.main_pid))
+    stage.systemd.until(lambda: stage.show("ActiveState")["ActiveState"] == "inactive", "it has ended")
+    # Between two starts it would be "activating".
+    assert stage.show("SubState", "NRestarts", "Result") == {
+        "SubState": "dead", "NRestarts": "0", "Result": "success",
+    }  # fmt: skip
