@@ -527,7 +527,7 @@ def _daemon_line(found: dict[str, Any]) -> str:
     parts = [
         running,
         found["status"],
-        f"started again {found['restarts']} times" if found["restarts"] else None,
+        f"{found['restarts']} restarts" if found["restarts"] else None,
     ]
     if found["last_exit"]:
         parts.append(f"last end: {found['last_exit']} ({found['result']})")

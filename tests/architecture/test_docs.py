@@ -211,9 +211,10 @@ def shown_commands(page: Path) -> list[str]:
 
 
 def options_of(command) -> set[str]:
-    return {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {
-        "--help"
-    }
+    """Those of a verb; of a group of verbs, those of all of them."""
+    own = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+    verbs = getattr(command, "commands", {}).values()
+    return own.union({"--help"}, *(options_of(verb) for verb in verbs))
 
 
 @each_page()
@@ -256,7 +257,7 @@ def test_every_make_target_on_a_page_exists(page):
 
 def test_the_service_is_not_restarted_for_the_exit_code_of_a_bad_configuration():
     unit = text_of("systemd/coordinator.service")
-    assert f"RestartPreventExitStatus={cli.EXIT_CONFIG}\n" in unit
+    assert f"RestartPreventExitStatus={cli.EXIT_OK} {cli.EXIT_CONFIG}\n" in unit
     assert "KillMode=process\n" in unit
     verb, option, _ = re.search(r"^ExecStart=\S+/coordinator (.*)$", unit, re.MULTILINE)[1].split()
     assert option in options_of(COMMANDS[verb])
