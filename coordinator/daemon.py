@@ -429,7 +429,8 @@ class Daemon:
             return f"{live} live runs; the store refuses"
         queued, waiting = counts.get(TaskState.QUEUED, 0), counts.get(TaskState.RETRY_WAIT, 0)
         broken = "; the changed configuration was not taken" if self._source.error else ""
-        return f"{live} live runs, {queued} queued, {waiting} waiting for a retry{broken}"
+        draining = "draining; " if self._draining else ""
+        return f"{draining}{live} live runs, {queued} queued, {waiting} waiting for a retry{broken}"
 
     # -- what people see ----------------------------------------------------------------------------
 

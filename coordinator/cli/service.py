@@ -374,7 +374,8 @@ def _states(config: Path) -> list[Path]:
     live = [path.name for path in sorted((loaded.state_dir / "runs").glob("*")) if is_alive(path)]
     if live:
         raise CoordinatorError(
-            f"Nothing was removed: {', '.join(live)} still run. End them first (`coordinator cancel`)."
+            f"Nothing was removed: {', '.join(live)} still run. "
+            "End them first: `coordinator stop --kill-runs`."
         )
     return [unitfile.HOME, *_writable(loaded)]
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adw_modules.agents import DIALECTS
+from adw_modules.config import ProviderSettings
+from coordinator.environment import OF_THE_SERVICE, worker_environment
 from coordinator.notify import Notifier
 
 HOUR = str(3600 * 1_000_000)
@@ -117,3 +120,12 @@ def test_where_nobody_listens_nothing_is_said_and_nothing_is_raised(address):
     tells.reloading()
     tells.stopping("fine", seconds=0)
     assert tells.is_heard == address.startswith(("/", "@"))
+
+
+def test_a_worker_gets_nothing_that_systemd_said_to_the_daemon_even_if_it_is_to_be_handed_on(tmp_path):
+    provider = ProviderSettings(command_template=["agent"], pass_env=[*sorted(OF_THE_SERVICE), "MINE"])
+    environ = dict.fromkeys([*OF_THE_SERVICE, "MINE", "PATH"], "x")
+    handed = worker_environment(
+        provider, environ, DIALECTS["generic"], marker="m", run_dir=tmp_path, attempt=1
+    )
+    assert handed.keys() & environ.keys() == {"MINE", "PATH"}

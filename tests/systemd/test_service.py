@@ -159,10 +159,15 @@ def test_a_state_folder_beside_the_configuration_works_as_well(stage: Stage):
     assert stage.systemd.exists("/etc/coordinator/.coordinator/coordinator.db")
 
 
-def test_a_stop_by_an_operator_is_no_failure_and_is_not_undone(stage: Stage):
+@pytest.mark.parametrize("verb", [("drain",), ("stop",), ("stop", "--kill-runs")])
+def test_an_end_that_an_operator_asks_for_is_no_failure_and_is_not_undone(
+    stage: Stage, verb: tuple[str, ...]
+):
     stage.install()
     stage.systemd.systemctl("start", UNIT)
-    stage.systemd.run("kill", "-TERM", str(stage.main_pid))
+    if "--kill-runs" in verb:
+        stage.long_issues(1)
+    stage.coordinator(*verb, user=USER)
     stage.systemd.until(lambda: stage.show("ActiveState")["ActiveState"] == "inactive", "it has ended")
     # Between two starts it would be "activating".
     assert stage.show("SubState", "NRestarts", "Result") == {
