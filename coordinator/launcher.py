@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from adw_modules.errors import SpawnError
 from adw_modules.tasks.model import ExitRecord
 from coordinator import shim
+from coordinator.units import Limits, Manager, unit_of
 
 _SHIM = str(Path(shim.__file__).resolve())
 _START_PATIENCE = 30.0  # seconds for `started` to be on the disk
@@ -47,6 +49,7 @@ class LaunchSpec:
     stall: timedelta | None = None
     stop_signal: str = "SIGINT"
     grace: timedelta = timedelta(seconds=5)
+    limits: Limits = field(default_factory=Limits)  # as far as the launcher can set any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +151,11 @@ def read_exit(run_dir: Path) -> ExitRecord | None:
 
 def _exit_record(raw: dict[str, Any]) -> ExitRecord:
     code, number = _optional_int(raw["exit_code"]), _optional_int(raw["exit_signal"])
-    if raw["format"] != shim.FORMAT or raw["reason"] not in _REASONS or (code is None) == (number is None):
+    if (
+        not 1 <= int(raw["format"]) <= shim.FORMAT
+        or raw["reason"] not in _REASONS
+        or (code is None) == (number is None)
+    ):
         raise ValueError("not an exit record of this format")
     return ExitRecord(
         exit_code=code,
@@ -178,8 +185,10 @@ def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
 
     The lock is asked first: an `exit` that stands there while a shim is alive cannot be the shim's own word.
     Blocks up to `patience` seconds for a shim between its lock and `started`, and for killed leftovers to go.
-    Raises SpawnError if a run that never started cannot be revoked.
+    Raises SpawnError if a run that never started cannot be revoked, or if a newer version began the run:
+    what its files say could mean anything here, so it is neither believed nor ended.
     """
+    _refuse_newer(run_dir)
     for _ in range(100):
         handle = _living(run_dir, patience)
         if handle is not None:
@@ -193,6 +202,16 @@ def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
         if _revoke(run_dir):
             return NeverStarted()
     raise SpawnError(f"The run in {run_dir} changes hands all the time; look for a second daemon.")
+
+
+def _refuse_newer(run_dir: Path) -> None:
+    for name in ("spec.json", "started", "exit"):
+        raw = shim.read_json(str(run_dir / name)) or {}
+        if shim.is_newer(raw):
+            raise SpawnError(
+                f"The run in {run_dir} is left alone: a newer version wrote its `{name}` (format "
+                f"{raw['format']}; this version reads up to {shim.FORMAT}). Start that version again."
+            )
 
 
 def _living(run_dir: Path, patience: float) -> WorkerHandle | None:
@@ -261,6 +280,8 @@ def _recorded_handle(run_dir: Path) -> WorkerHandle:
 def _end_leftovers(run_dir: Path) -> int:
     started = shim.read_json(str(run_dir / "started")) or {}
     spec = shim.read_json(str(run_dir / "spec.json")) or {}
+    if spec.get("unit"):  # whichever launcher is configured now
+        Manager.of_this_process().kill(unit_of(run_dir))
     return shim.kill_leftovers(started, str(spec.get("marker", "")))
 
 
@@ -349,25 +370,31 @@ def _spawn_server(python: str, fd: int) -> subprocess.Popen[bytes]:
     )
 
 
-class Launcher:
-    """Starts runs. One per daemon; `launch` and `close` belong to one event loop."""
+class RunLauncher(ABC):
+    """Starts runs and finds them again. One per daemon; `launch` and `close` belong to one event loop.
 
-    def __init__(self, runs_dir: Path, *, python: str = sys.executable) -> None:
+    How a shim comes to be is all that launchers differ in. What it then is in its run directory is the
+    same for all, so that every launcher can adopt the runs of every other.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir.absolute()
-        self._python = python
-        self._server: _ForkServer | None = None
-        self._ended: list[subprocess.Popen[bytes]] = []
 
+    @abstractmethod
     async def start(self) -> None:
-        """Warm the fork server up. Optional: the first launch does it as well."""
-        self._warm_server()
+        """Get ready. Raises ConfigError if no run could be started in this way."""
 
+    @abstractmethod
     async def close(self) -> None:
-        """End the fork server. Runs go on; handles stay usable."""
-        self._retire_server()
-        for process in self._ended:
-            await asyncio.to_thread(_wait_or_kill, process)
-        self._ended.clear()
+        """Let go of what only starting needs. Runs go on; handles stay usable."""
+
+    @abstractmethod
+    async def _start_shim(self, run_dir: Path, spec: LaunchSpec) -> dict[str, Any]:
+        """Have a shim started there and give its report: `started` and more, or `refused` and why."""
+
+    def _unit(self, _run_dir: Path) -> str | None:
+        """The unit that the shim will be, for launchers that make one."""
+        return None
 
     def run_dir(self, task_name: str, token: int) -> Path:
         """The directory of one attempt. Never used twice."""
@@ -385,7 +412,7 @@ class Launcher:
         run_dir = self._prepare(spec)
         try:
             async with asyncio.timeout(_START_PATIENCE):
-                answer = await self._ask_server(run_dir) or await self._start_cold(run_dir)
+                answer = await self._start_shim(run_dir, spec)
         except TimeoutError:
             answer = {"refused": f"no shim has answered for {_START_PATIENCE:g} seconds"}
         if "refused" in answer:
@@ -395,14 +422,39 @@ class Launcher:
     def _prepare(self, spec: LaunchSpec) -> Path:
         """Write the run directory. The shim waits for the disk, not we: before it records the start."""
         run_dir = self.run_dir(spec.task, spec.token)
+        written = _spec_json(spec) | {"unit": self._unit(run_dir), "memory_max": spec.limits.memory_max}
         try:
             self._runs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             run_dir.mkdir(mode=0o700)
-            _write_private(run_dir / "spec.json", json.dumps(_spec_json(spec)).encode())
+            _write_private(run_dir / "spec.json", json.dumps(written).encode())
             _write_private(run_dir / "prompt.md", spec.prompt.encode(errors="replace"))
         except OSError as error:
             raise SpawnError(f"Cannot write the run directory {run_dir}: {error}.") from error
         return run_dir
+
+
+class Launcher(RunLauncher):
+    """The plain one: shims forked by a warm server, in the daemon's own control group."""
+
+    def __init__(self, runs_dir: Path, *, python: str = sys.executable) -> None:
+        super().__init__(runs_dir)
+        self._python = python
+        self._server: _ForkServer | None = None
+        self._ended: list[subprocess.Popen[bytes]] = []
+
+    async def start(self) -> None:
+        """Warm the fork server up. Optional: the first launch does it as well."""
+        self._warm_server()
+
+    async def close(self) -> None:
+        """End the fork server. Runs go on; handles stay usable."""
+        self._retire_server()
+        for process in self._ended:
+            await asyncio.to_thread(_wait_or_kill, process)
+        self._ended.clear()
+
+    async def _start_shim(self, run_dir: Path, _spec: LaunchSpec) -> dict[str, Any]:
+        return await self._ask_server(run_dir) or await self._start_cold(run_dir)
 
     async def _ask_server(self, run_dir: Path) -> dict[str, Any] | None:
         server = self._warm_server()

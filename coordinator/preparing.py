@@ -19,6 +19,7 @@ from coordinator.environment import worker_environment
 from coordinator.launcher import LaunchSpec
 from coordinator.prompts import PromptValues, render
 from coordinator.services import Services
+from coordinator.units import Limits
 from coordinator.workspaces import Workspace
 
 
@@ -68,7 +69,13 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         stall=timedelta(minutes=coordinator.stall_timeout_minutes),
         stop_signal=provider.stop_signal,
         grace=timedelta(seconds=coordinator.stop_grace_seconds),
+        limits=_limits(services),
     )
+
+
+def _limits(services: Services) -> Limits:
+    limits = services.settings.worker_limits
+    return Limits(memory_max=limits.memory_max, cpu_percent=limits.cpu_percent, tasks_max=limits.tasks_max)
 
 
 def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]:

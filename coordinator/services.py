@@ -8,20 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from adw_modules.config import ResolvedRepository, Settings
 from coordinator.github import GitHub
-from coordinator.launcher import Launcher
+from coordinator.launcher import Launcher, RunLauncher
 from coordinator.logs import Redactor
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import StateDir, Store
+from coordinator.transient import UnitLauncher
 from coordinator.workspaces import GitAuth, Mirror, Workspaces
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 GIT_THREADS = 4
+LAUNCHERS: Mapping[str, Callable[[Path], RunLauncher]] = {"shim": Launcher, "systemd": UnitLauncher}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Services:
     source: SettingsSource
     store: Store
     github: GitHub
-    launcher: Launcher
+    launcher: RunLauncher
     workspaces: Workspaces
     threads: ThreadPoolExecutor  # git and other blocking work; never the store, never PyGithub
     environ: Mapping[str, str]
@@ -101,7 +104,7 @@ def open_services(
             source=source,
             store=store,
             github=github,
-            launcher=Launcher(state_dir.runs),
+            launcher=LAUNCHERS[settings.coordinator.launcher](state_dir.runs),
             workspaces=workspaces or _open_workspaces(loaded, state_dir),
             threads=threads,
             environ=environ,

@@ -1,11 +1,13 @@
 """The shim: owns one agent process from before its exec until its exit record is durable.
 
-Two ways in: `python -I -S shim.py RUN_DIR` (cold), and `python -I -S shim.py --serve FD`, a warm server
-that forks one shim per request. A shim never belongs to the daemon: it has its own session, goes on when
-the daemon dies, and enforces every limit itself. The run directory is its only interface.
+Three ways in: `python -I -S shim.py RUN_DIR` (cold), `shim.py --serve FD`, a warm server that forks one shim
+per request, and `shim.py --foreground RUN_DIR` for a service manager that is to be its parent. A shim never
+belongs to the daemon: it has its own session, goes on when the daemon dies, and enforces every limit itself.
+The run directory is its only interface.
 
 Must not: import anything of ours or of third parties (it starts once per run, without site-packages), talk
-to the network, know what a task is, or run the agent before `started` is durable.
+to the network, know what a task is, run the agent before `started` is durable, or import anything after its
+start: it lives for hours, in which an upgrade may have replaced every file that it has not read yet.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import fcntl
 import gc
 import json
 import os
+import resource  # noqa: F401 - os.wait4 imports it when first called: here once per server, not once per shim
 import select
 import signal
 import struct
@@ -27,12 +30,13 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost
 if TYPE_CHECKING:
     from typing import Any
 
-FORMAT = 1
+FORMAT = 1  # of spec.json, started and exit: the newest that is written, and every older one is read
 MARKER_NAME = "COORDINATOR_RUN_MARKER"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 1.0  # seconds between looks at `stop` and at the output; SIGUSR1 makes a look immediate
 _KILL_PATIENCE = 5.0  # seconds to wait for a killed tree to be gone (uninterruptible disk sleep outlasts it)
+_AGENT_OOM_SCORE = 200  # added to the agent's own: when memory is short it goes first, not its shim
 _EXIT_PATIENCE = 3600.0  # seconds to keep trying to write `exit` (full disk) before the run counts as lost
 _WAKERS = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -71,6 +75,12 @@ def write_durably(directory: str, name: str, content: bytes) -> None:
     """As `write`, and both content and name survive a power loss."""
     write(os.path.join(directory, name), content, durable=True)
     sync_directory(directory)
+
+
+def is_newer(record: dict[str, Any]) -> bool:
+    """Whether a file of a run directory is of a format that this version does not know."""
+    number = record.get("format")
+    return type(number) is int and number > FORMAT
 
 
 def read_json(path: str) -> dict[str, Any] | None:
@@ -141,8 +151,8 @@ class Process:
 
 def boot_id() -> str:
     """Changes with every boot of the machine: pids and start times of another boot mean nothing."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
+        return file.read().decode().strip()
 
 
 def look_up(pid: int) -> Process | None:
@@ -251,6 +261,40 @@ def _recorded(started: dict[str, Any], table: list[Process]) -> set[int]:
     return {process.pid for process in table if (process.pid, process.start) in pairs}
 
 
+def out_of_memory_kills(unit: str, cgroups: str = "/sys/fs/cgroup") -> int:
+    """How many processes of our unit the kernel has killed for want of memory; 0 if nobody can say.
+
+    Only a control group that is the unit's own is asked: another's counter would blame another's run.
+    """
+    try:
+        with open("/proc/self/cgroup", "rb", buffering=0) as file:
+            lines = file.read().decode(errors="surrogateescape").splitlines()
+        groups = [line.split(":", 2) for line in lines]
+        counters = [_memory_counters(cgroups, names, path) for _, names, path in groups if _is_of(unit, path)]
+    except (OSError, ValueError):
+        return 0
+    return max((_kills(path) for path in counters if path), default=0)
+
+
+def _is_of(unit: str, path: str) -> bool:
+    return path.rpartition("/")[2] == unit
+
+
+def _memory_counters(cgroups: str, controllers: str, path: str) -> str | None:
+    if not controllers:  # the one hierarchy of version 2
+        return f"{cgroups}{path}/memory.events"
+    return f"{cgroups}/memory{path}/memory.oom_control" if "memory" in controllers.split(",") else None
+
+
+def _kills(path: str) -> int:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            fields = file.read().split()
+    except OSError:
+        return 0
+    return int(fields[fields.index(b"oom_kill") + 1]) if b"oom_kill" in fields else 0
+
+
 # --- one run -----------------------------------------------------------------------------------------------
 
 
@@ -258,6 +302,7 @@ class _Spec:
     """What spec.json asks for. Building it raises KeyError, TypeError or ValueError for a wrong shape."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
+        self.format = int(raw["format"])  # the records are written in the format of the daemon that asked
         self.token = int(raw["token"])
         self.argv = [str(word) for word in raw["argv"]]
         self.cwd = str(raw["cwd"])
@@ -267,6 +312,8 @@ class _Spec:
         self.stall_seconds = None if raw["stall_seconds"] is None else float(raw["stall_seconds"])
         self.stop_signal = signal.Signals[raw["stop_signal"]]
         self.grace_seconds = float(raw["grace_seconds"])
+        self.unit = str(raw.get("unit") or "")  # the service unit that we are, if we are one
+        self.memory_max = str(raw.get("memory_max") or "the machine's memory")
 
 
 class _Agent:
@@ -389,7 +436,8 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
     """The life of a shim, in the process that is to become it. Reports once: started, or refused and why."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAKERS)  # pending until asked for; the agent gets an empty mask
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the server ignores it, which would take wait4 from us
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # a service manager has done it already
+        os.setsid()
     _adopt_orphans()
     os.chdir(run_dir)
     identity = _claim()
@@ -400,9 +448,10 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
         agent = _Agent(_spawn(spec, streams), spec.marker)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or in the environment
         _report(report_fd, {"id": request_id, **started})
-        _write_exit(_failed_exec(started["at"], str(error)))
+        _write_exit(_failed_exec(started, str(error)))
         return
     try:
+        _offer_for_killing(agent.pid)
         started = _record_agent(started, agent.pid)
         _report(report_fd, {"id": request_id, **started})
         reason, detail = _watch(agent, spec)
@@ -410,7 +459,9 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
     except BaseException:
         agent.kill_tree()  # a fault of ours: no agent without an owner. No `exit`, so the run is lost
         raise
-    _write_exit(_exit_record(agent, reason, detail, started["at"]))
+    if reason == "exited" and spec.unit and out_of_memory_kills(spec.unit) > 0:
+        detail = f"out of memory (limit {spec.memory_max})"
+    _write_exit(_exit_record(agent, reason, detail, started))
 
 
 def _claim() -> dict[str, Any]:
@@ -438,8 +489,10 @@ def _start_time(pid: int) -> int:
 
 def _read_spec() -> _Spec:
     raw = read_json("spec.json")
-    if raw is None or raw.get("format") != FORMAT:
-        raise Refused("spec.json is missing, damaged or of another format")
+    if raw is None:
+        raise Refused("spec.json is missing or damaged")
+    if is_newer(raw):
+        raise Refused(f"spec.json has format {raw['format']}, this shim knows {FORMAT}")
     try:
         return _Spec(raw)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -461,7 +514,7 @@ def _record_start(spec: _Spec, identity: dict[str, Any]) -> dict[str, Any]:
     for name in ("spec.json", "prompt.md"):
         _sync_file(name)
     child = {"child_pid": 0, "child_start": 0}
-    started = {"format": FORMAT, **identity, **child, "token": spec.token, "at": _wall_clock()}
+    started = {"format": spec.format, **identity, **child, "token": spec.token, "at": _wall_clock()}
     try:
         write_durably(".", "started", json.dumps(started).encode())
         sync_directory("..")
@@ -481,6 +534,17 @@ def _record_agent(started: dict[str, Any], pid: int) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         write("started", json.dumps(started).encode())
     return started
+
+
+def _offer_for_killing(pid: int) -> None:
+    """Without its shim a run is lost; with its shim a killed agent is a failed run, and says why."""
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            score = min(int(os.read(fd, 16)) + _AGENT_OOM_SCORE, 1000)
+            os.pwrite(fd, str(score).encode(), 0)
+        finally:
+            os.close(fd)
 
 
 def _sync_file(name: str) -> None:
@@ -583,25 +647,25 @@ def _clear_up(agent: _Agent, reason: str) -> None:
         agent.kill_tree()
 
 
-def _exit_record(agent: _Agent, reason: str, detail: str, started_at: float) -> dict[str, Any]:
+def _exit_record(agent: _Agent, reason: str, detail: str, started: dict[str, Any]) -> dict[str, Any]:
     code = os.waitstatus_to_exitcode(agent.status or 0)
     return {
-        "format": FORMAT,
+        "format": started["format"],
         "exit_code": code if code >= 0 else None,
         "exit_signal": -code if code < 0 else None,
         "reason": reason,
         "detail": detail,
-        "started_at": started_at,
+        "started_at": started["at"],
         "ended_at": _wall_clock(),
         "cpu_seconds": round(agent.cpu_seconds, 6),
         "max_rss_kib": agent.max_rss_kib,
     }
 
 
-def _failed_exec(started_at: float, error: str) -> dict[str, Any]:
+def _failed_exec(started: dict[str, Any], error: str) -> dict[str, Any]:
     nobody = _Agent(0, "")
     nobody.status = 127 << 8  # what a shell says of a program that it cannot execute
-    return _exit_record(nobody, "exec_failed", error, started_at)
+    return _exit_record(nobody, "exec_failed", error, started)
 
 
 def _write_exit(record: dict[str, Any]) -> None:
@@ -678,19 +742,22 @@ def live(run_dir: str, report_fd: int, request_id: int) -> None:
         code = 75
     except BaseException as error:
         _report(report_fd, {"id": request_id, "refused": f"{type(error).__name__}: {error}"})
-        _leave_trace(run_dir)
+        _leave_trace(run_dir, error)
     finally:
         os._exit(code)
 
 
-def _leave_trace(run_dir: str) -> None:
-    import traceback
-
-    text = "coordinator shim: " + traceback.format_exc()
+def _leave_trace(run_dir: str, error: BaseException) -> None:
+    """Where we failed, into the agent's stderr. By hand: `traceback` would be imported after the start."""
+    lines = [f"coordinator shim: {type(error).__name__}: {error}"]
+    at = error.__traceback__
+    while at is not None:
+        lines.append(f"  {at.tb_frame.f_code.co_filename}:{at.tb_lineno} in {at.tb_frame.f_code.co_name}")
+        at = at.tb_next
     fd = os.open(
         os.path.join(run_dir, "stderr.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
-    os.write(fd, text.encode(errors="replace"))
+    os.write(fd, ("\n".join(lines) + "\n").encode(errors="replace"))
 
 
 def serve(fd: int) -> None:
@@ -728,18 +795,36 @@ def _fork_shim(fd: int, request: dict[str, Any]) -> None:
         live(run_dir, fd, request_id)
 
 
+def in_foreground(run_dir: str) -> None:
+    """Be the shim without a fork: the caller, a service manager, stays the parent and sees the end."""
+    prepare()
+    _point_at_nothing(0, 1, 2)
+    live(run_dir, _open_report(run_dir), 0)
+
+
+def _open_report(run_dir: str) -> int:
+    """The pipe that a launcher reads in the run directory; nothing, if none does (any more)."""
+    try:
+        return os.open(os.path.join(run_dir, "report"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
 def main(arguments: list[str]) -> int:
     """See the module's docstring; the cold way prints its report and leaves the shim behind."""
-    if len(arguments) == 2 and arguments[0] == "--serve":
-        serve(int(arguments[1]))
-        return 0
-    if len(arguments) != 1:
-        sys.stderr.write("usage: shim.py RUN_DIR | shim.py --serve FD\n")
-        return 64
-    prepare()
-    if os.fork() == 0:
-        _point_at_nothing(0, 2)  # whoever reads the starter's streams must not have to wait for this shim
-        live(os.path.abspath(arguments[0]), 1, 0)
+    match arguments:
+        case ["--serve", number]:
+            serve(int(number))
+        case ["--foreground", run_dir]:
+            in_foreground(os.path.abspath(run_dir))
+        case [run_dir]:
+            prepare()
+            if os.fork() == 0:
+                _point_at_nothing(0, 2)  # whoever reads the starter's streams need not wait for this shim
+                live(os.path.abspath(run_dir), 1, 0)
+        case _:
+            sys.stderr.write("usage: shim.py RUN_DIR | shim.py --foreground RUN_DIR | shim.py --serve FD\n")
+            return 64
     return 0
 
 

@@ -24,6 +24,7 @@ from adw_modules.config.schema import (
     Section,
     Settings,
     StageSettings,
+    WorkerLimits,
     WorkflowSettings,
     WorktreeSettings,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Settings",
     "StageSettings",
     "TomlLines",
+    "WorkerLimits",
     "WorkflowSettings",
     "WorktreeSettings",
     "check_environment",

@@ -77,6 +77,12 @@ def _prompts_with_a_path(template: tuple[str, ...]) -> bool:
 
 
 def _general_warnings(settings: Settings) -> Iterator[str]:
+    limits = [key for key, value in settings.worker_limits if value is not None]
+    if limits and settings.coordinator.launcher != "systemd":
+        yield (
+            f"[worker_limits] has no effect ({', '.join(limits)}): only runs that are units of systemd "
+            'can be limited; set coordinator.launcher = "systemd".'
+        )
     if settings.workflows:
         yield "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."
     if settings.coordinator.database_url and holds_password(settings.coordinator.database_url):

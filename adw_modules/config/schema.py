@@ -23,6 +23,7 @@ from adw_modules.config.values import (
     Flag,
     Folder,
     Label,
+    MemorySize,
     Name,
     Owner,
     Price,
@@ -69,6 +70,7 @@ class CoordinatorSettings(Section):
     worker_timeout_hours: Annotated[float, number(above=0, most=8760)] = 2
     stall_timeout_minutes: Annotated[float, number(above=0, most=525_600)] = 15
     stop_grace_seconds: AtLeast0 = 5
+    launcher: Annotated[Literal["shim", "systemd"], one_of("shim", "systemd")] = "shim"
     state_dir: Folder = ".coordinator"
     database_url: Name | None = None
     timezone: TimeZone = "UTC"
@@ -78,6 +80,14 @@ class CoordinatorSettings(Section):
     max_crashes_per_task: AtLeast1 = 5
     log_dir: Folder | None = None
     prompts_dir: Folder = "prompts"
+
+
+class WorkerLimits(Section):
+    """`[worker_limits]`: what one run may use of the machine, with `launcher = "systemd"`."""
+
+    memory_max: MemorySize | None = None
+    cpu_percent: Annotated[int, whole(least=1, most=100_000)] | None = None
+    tasks_max: Annotated[int, whole(least=1, most=4_194_304)] | None = None
 
 
 class RetrySettings(Section):
@@ -255,6 +265,7 @@ class Settings(Section):
     """The whole file, checked. Nothing in it changes; a reload makes another one."""
 
     coordinator: CoordinatorSettings = CoordinatorSettings()
+    worker_limits: WorkerLimits = WorkerLimits()
     retries: RetrySettings = RetrySettings()
     github: GitHubSettings = GitHubSettings()
     repositories: tuple[RepositorySettings, ...] = ()

@@ -138,12 +138,24 @@ def _price(value: Any) -> Decimal:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
+
+
+def _memory_size(value: Any) -> str:
+    """As systemd reads it: bytes with a suffix to the base of 1024, or a share of the machine's memory."""
+    text = value.strip().upper() if isinstance(value, str) else ""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([MGT]|%)", text)
+    if found is None or (found[2] == "%" and int(found[1]) > 100):
+        raise must_be('a size such as "512M" or "2G", or a share of the memory such as "25%"')
+    return text
+
+
 Name = Annotated[str, BeforeValidator(_filled_text)]
 Folder = Annotated[str, BeforeValidator(_folder)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Above0 = Annotated[float, number(above=0)]
 AtLeast0 = Annotated[float, number(least=0)]
 AtLeast1 = Annotated[int, whole(least=1)]
+MemorySize = Annotated[str, BeforeValidator(_memory_size)]
 Price = Annotated[Decimal, BeforeValidator(_price)]
 
 

@@ -86,7 +86,8 @@ class _Facts:
             how = f"was killed by signal {self.exit.exit_signal}"
         else:
             how = f"exited with {self.exit.exit_code}"
-        return self.explained(f"{how} after {self.seconds:.1f} s")
+        how = f"{how} after {self.seconds:.1f} s"
+        return self.explained(f"{why}: {how}" if (why := one_line(self.exit.detail)) else how)
 
     def explained(self, sentence: str) -> str:
         return f"{sentence}: {self.last_words}" if self.last_words else sentence

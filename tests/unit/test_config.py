@@ -255,7 +255,7 @@ SENTENCES = [
     (
         "zzz = 1",
         (
-            ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, retries, '
+            ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, worker_limits, retries, '
             "github, "
             "repositories, providers, llm, worktree, routing, models, workflows."
         ),
