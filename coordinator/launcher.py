@@ -27,7 +27,7 @@ from coordinator import shim
 from coordinator.units import Limits, Manager, unit_of
 
 _SHIM = str(Path(shim.__file__).resolve())
-_START_PATIENCE = 30.0  # seconds for `started` to be on the disk
+START_PATIENCE = 30.0  # seconds for `started` to be on the disk
 _ADOPT_PATIENCE = 5.0  # seconds an adopted shim may need from its lock to `started`
 # A shim needs nothing of the daemon's environment, and should hold none of its secrets for hours.
 _SHIM_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -377,8 +377,9 @@ class RunLauncher(ABC):
     same for all, so that every launcher can adopt the runs of every other.
     """
 
-    def __init__(self, runs_dir: Path) -> None:
+    def __init__(self, runs_dir: Path, *, patience: float = START_PATIENCE) -> None:
         self._runs_dir = runs_dir.absolute()
+        self._patience = patience  # seconds for one start
 
     @abstractmethod
     async def start(self) -> None:
@@ -411,10 +412,10 @@ class RunLauncher(ABC):
         """
         run_dir = self._prepare(spec)
         try:
-            async with asyncio.timeout(_START_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 answer = await self._start_shim(run_dir, spec)
         except TimeoutError:
-            answer = {"refused": f"no shim has answered for {_START_PATIENCE:g} seconds"}
+            answer = {"refused": f"no shim has answered for {self._patience:g} seconds"}
         if "refused" in answer:
             return await _make_sure(run_dir, str(answer["refused"]))
         return _handle(run_dir, answer)

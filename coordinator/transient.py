@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator import shim
-from coordinator.launcher import LaunchSpec, RunLauncher
+from coordinator.launcher import START_PATIENCE, LaunchSpec, RunLauncher
 from coordinator.logs import get_logger
 from coordinator.units import Manager, unit_of
 
@@ -30,9 +30,14 @@ class UnitLauncher(RunLauncher):
     """Transient service units of the system manager (for root), or of the daemon's own user's."""
 
     def __init__(
-        self, runs_dir: Path, *, manager: Manager | None = None, python: str = sys.executable
+        self,
+        runs_dir: Path,
+        *,
+        manager: Manager | None = None,
+        python: str = sys.executable,
+        patience: float = START_PATIENCE,
     ) -> None:
-        super().__init__(runs_dir)
+        super().__init__(runs_dir, patience=patience)
         self._manager = manager or Manager.of_this_process()
         self._python = python
         self._has_warned = False
