@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from booted import CHECKOUT, Booted
+from booted import CHECKOUT, Booted, Done
 
 from coordinator import shim
+from coordinator.demo.server import GitHubServer
 from coordinator.units import unit_of
 
 DRIVER = CHECKOUT / "tests" / "systemd" / "launching.py"
@@ -224,9 +225,10 @@ def test_nothing_is_started_twice(stage):
 
 
 def test_a_run_whose_shim_is_killed_is_lost_and_nothing_of_its_unit_lives(stage):
-    hideout = "setsid env -i /bin/sh -c 'echo $$ > \"$0\"; exec tail -f /dev/null' {pid} > /dev/null 2>&1 &"
+    # Its parent, a subshell, ends at once: when the shim is gone too, process 1 is its parent.
+    hideout = "(setsid env -i /bin/sh -c 'echo $$ > \"$0\"; exec tail -f /dev/null' {pid} > /dev/null 2>&1 &)"
     pid_file = f"{Path(stage.runs).parent}/pid"
-    started = stage.launch(1, f"{hideout.format(pid=pid_file)} {FOREVER}")
+    started = stage.launch(1, f"{hideout.format(pid=pid_file)}; {FOREVER}")
     stage.wait_ready(1)
     hidden = stage.booted.until(
         lambda: stage.booted.exists(pid_file) and stage.booted.read(pid_file).strip(), "the hidden process"
@@ -297,3 +299,99 @@ def test_without_a_manager_of_the_user_the_launcher_says_how_to_get_one(booted):
     )
     assert "loginctl enable-linger 4712" in answer["error"]
     assert not booted.exists("/var/lib/lonely/runs/gh-1.1")
+
+
+# --- the whole daemon ----------------------------------------------------------------------------------------
+
+AGENT = """
+grep -q "eat the memory" && exec /usr/bin/python3 -c 'x = bytearray(200 << 20)'
+echo working
+until [ -e {gate} ]; do sleep 0.02; done
+echo done > NOTES.md
+"""
+CONFIG = """
+[coordinator]
+launcher = "systemd"
+state_dir = "{folder}/state"
+poll_interval_seconds = 0.2
+max_attempts = 1
+[worker_limits]
+memory_max = "64M"
+tasks_max = 50
+[github]
+repo_owner = "octo"
+repo_name = "hello"
+api_url = "{api_url}"
+remote_url = "{folder}/github/{{owner}}/{{name}}.git"
+report_delay_seconds = 0
+[llm]
+provider = "agent"
+model_default = "none"
+[providers.agent]
+agent = "generic"
+command_template = ["sh", "{folder}/agent.sh"]
+"""
+TOKEN = "token-of-the-tests"
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Iterator[GitHubServer]:
+    """A GitHub that the daemon inside reaches through the shared loopback, and its configuration in `tmp_path`."""
+    with GitHubServer(git_root=tmp_path / "github") as server:
+        server.add_repo("octo/hello")
+        server.add_token(TOKEN, "bot")
+        for login in ("bot", "ada"):
+            server.set_permission("octo/hello", login, "write")
+        (tmp_path / "adws").mkdir()
+        (tmp_path / "agent.sh").write_text(AGENT.format(gate=tmp_path / "gate"))
+        config = CONFIG.format(folder=tmp_path, api_url=server.api_url)
+        (tmp_path / "adws" / "config.toml").write_text(config)
+        yield server
+
+
+def coordinator(booted: Booted, folder: Path, *words: str) -> Done:
+    config = ("--config", str(folder / "adws" / "config.toml"))
+    return booted.run(
+        sys.executable,
+        "-m",
+        "coordinator",
+        *words,
+        *config,
+        PYTHONPATH=str(CHECKOUT),
+        GITHUB_TOKEN=TOKEN,
+        check=False,
+    )
+
+
+def add_issue(github: GitHubServer, title: str) -> int:
+    return github.add_issue(
+        "octo/hello", title=title, body="Please.", author="ada", labels=["rpi-auto"], labelled_by="ada"
+    )
+
+
+def test_one_agent_runs_out_of_memory_and_daemon_and_other_runs_go_on(booted, github, tmp_path):
+    patient, greedy = add_issue(github, "wait for me"), add_issue(github, "eat the memory")
+    booted.run(
+        "systemd-run", "--quiet", "--collect", "--unit=whole-daemon", f"--setenv=PYTHONPATH={CHECKOUT}",
+        f"--setenv=GITHUB_TOKEN={TOKEN}", "--property=KillMode=process", f"--working-directory={tmp_path}",
+        sys.executable, "-m", "coordinator", "run", "--config", str(tmp_path / "adws" / "config.toml"),
+    )  # fmt: skip
+
+    def status() -> dict[int, dict[str, Any]]:
+        done = coordinator(booted, tmp_path, "status", "--json")
+        return {task["issue"]: task for task in json.loads(done.out)["tasks"]} if done.code == 0 else {}
+
+    ended = booted.until(
+        lambda: (task := status().get(greedy)) and task["state"] == "failed" and task, "its end"
+    )
+    assert "out of memory (limit 64M)" in ended["cause"]
+    assert status()[patient]["state"] == "running"
+    assert booted.systemctl("is-active", "whole-daemon.service").out.strip() == "active"
+    (tmp_path / "gate").touch()
+    booted.until(lambda: status()[patient]["state"] == "succeeded", "the other run")
+    assert any(
+        "out of memory (limit 64M)" in comment.body for comment in github.comments("octo/hello", greedy)
+    )
+    findings = coordinator(booted, tmp_path, "doctor").out
+    assert "runs are units of the system manager" in findings
+    booted.systemctl("stop", "whole-daemon.service")
