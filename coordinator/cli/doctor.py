@@ -72,6 +72,7 @@ def examine(config: Path) -> Iterator[Finding]:
             yield Finding(check="configuration", ok=False, text=problem)
         return
     yield from _configuration(loaded)
+    yield from _launcher(loaded)
     yield from _providers(loaded)
     yield from _state(loaded)
     yield from _github(loaded)
@@ -99,6 +100,27 @@ def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding(check="configuration", ok=True, text=f"{source} (version {loaded.version})")
     for warning in loaded.settings.warnings():
         yield Finding(check="configuration", ok=None, text=warning)
+
+
+def _launcher(loaded: LoadedSettings) -> Iterator[Finding]:
+    """With "systemd" the manager of whoever asks is looked at: ask as the daemon's user."""
+    from adw_modules.errors import ConfigError
+    from coordinator.units import Manager
+
+    if loaded.settings.coordinator.launcher != "systemd":
+        return
+    manager = Manager.of_this_process()
+    try:
+        manager.check()
+    except ConfigError as error:
+        yield Finding(check="launcher", ok=False, text=str(error))
+        return
+    yield Finding(check="launcher", ok=True, text=f"runs are units of {manager.name}")
+    missing = manager.missing_controllers()
+    if missing:
+        text = f"{manager.name} cannot enforce limits on: {', '.join(missing)}"
+        mend = "it needs control groups version 2 and Delegate=memory pids cpu in user@.service"
+        yield Finding(check="launcher", ok=None, text=text, mend=mend)
 
 
 def _providers(loaded: LoadedSettings) -> Iterator[Finding]:
