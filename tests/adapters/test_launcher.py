@@ -37,17 +37,6 @@ def a_spec(tmp_path, agent: str = "exit 0", **changes: object) -> LaunchSpec:
     return LaunchSpec(**{**plain, **changes})
 
 
-@pytest.fixture
-def runs(tmp_path):
-    """The directory of all runs; what a failing test leaves running is killed afterwards."""
-    runs = tmp_path / "state" / "runs"
-    yield runs
-    for run_dir in runs.glob("*.*"):
-        spec = shim.read_json(str(run_dir / "spec.json")) or {}
-        started = shim.read_json(str(run_dir / "started")) or {}
-        assert shim.kill_leftovers(started, str(spec.get("marker", ""))) == 0
-
-
 def with_launcher(runs: Path, scenario):
     """Run one coroutine function with a started launcher, and close it after."""
 

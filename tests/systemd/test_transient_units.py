@@ -104,7 +104,7 @@ def user_stage(booted: Booted) -> Callable[[], Stage]:
     return lambda: Stage(booted, f"/var/lib/{USER}/launching-{next(_places)}/runs", user=USER)
 
 
-# --- limits ------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------
 
 
 def test_an_agent_beyond_its_memory_is_killed_and_the_record_says_so_while_another_goes_on(stage):
@@ -150,15 +150,15 @@ def test_processes_and_processor_time_are_limited(stage):
     stage.drive("stop", 2)
 
 
-# --- what every shim guarantees ------------------------------------------------------------------------------
+# --- what every shim guarantees ---------------------------------------------------------------------------
 
 
 def test_a_run_outlives_its_killed_daemon_is_adopted_and_its_end_is_known(stage):
     agent = "echo ready; until [ -e go ]; do sleep 0.02; done; exit 7"
     words = stage.command("hold", 1, {"argv": ["sh", "-c", agent], "cwd": str(Path(stage.runs).parent)})
     stage.booted.run("mkdir", "-p", stage.runs)
-    stage.booted.run("systemd-run", "--quiet", "--collect", "--unit=daemon-of-test", f"--setenv=PYTHONPATH={CHECKOUT}",
-                     "--property=KillMode=process", *words)  # fmt: skip
+    stage.booted.run("systemd-run", "--quiet", "--collect", "--unit=daemon-of-test",
+                     f"--setenv=PYTHONPATH={CHECKOUT}", "--property=KillMode=process", *words)  # fmt: skip
     stage.booted.until(lambda: stage.booted.exists(f"{stage.runs}/gh-1.1/started"), "the start")
     stage.wait_ready(1)
     stage.booted.systemctl("kill", "--kill-whom=main", "--signal=KILL", "daemon-of-test.service")
@@ -263,7 +263,7 @@ def test_a_folder_with_spaces_and_signs_that_mean_something_to_systemd_works(boo
     assert stage.file(1, "output.log").strip() == str(Path(stage.runs).parent)
 
 
-# --- somebody else's own manager -----------------------------------------------------------------------------
+# --- somebody else's own manager --------------------------------------------------------------------------
 
 
 def test_a_user_who_is_not_root_has_runs_in_units_of_their_own_manager(user_stage):
@@ -301,7 +301,7 @@ def test_without_a_manager_of_the_user_the_launcher_says_how_to_get_one(booted):
     assert not booted.exists("/var/lib/lonely/runs/gh-1.1")
 
 
-# --- the whole daemon ----------------------------------------------------------------------------------------
+# --- the whole daemon -------------------------------------------------------------------------------------
 
 AGENT = """
 grep -q "eat the memory" && exec /usr/bin/python3 -c 'x = bytearray(200 << 20)'
@@ -336,7 +336,7 @@ TOKEN = "token-of-the-tests"
 
 @pytest.fixture
 def github(tmp_path: Path) -> Iterator[GitHubServer]:
-    """A GitHub that the daemon inside reaches through the shared loopback, and its configuration in `tmp_path`."""
+    """A GitHub that the daemon inside reaches through the loopback; its configuration is in `tmp_path`."""
     with GitHubServer(git_root=tmp_path / "github") as server:
         server.add_repo("octo/hello")
         server.add_token(TOKEN, "bot")
