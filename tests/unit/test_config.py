@@ -255,9 +255,8 @@ SENTENCES = [
     (
         "zzz = 1",
         (
-            ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, worker_limits, retries, '
-            "github, "
-            "repositories, providers, llm, worktree, routing, models, workflows."
+            ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
+            "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, workflows."
         ),
     ),
     ("routing = 5", ", line 1: routing must be a table ([routing]), not 5."),
