@@ -80,6 +80,16 @@ def test_asking_for_what_is_not_there_is_1(new_world: World) -> None:
         assert "has not run" in answer.err
 
 
+def test_a_launcher_that_cannot_start_anything_is_78_before_the_daemon_is_up(new_world: World) -> None:
+    text = new_world.config.read_text()
+    new_world.config.write_text(text.replace("[coordinator]\n", '[coordinator]\nlauncher = "systemd"\n', 1))
+    answer = new_world.run("run", "--once", PATH="/nowhere")
+    assert answer.code == 78
+    says = 'coordinator.launcher is "systemd", but systemd-run is not on PATH: set coordinator.launcher = '
+    assert f'{says}"shim".' in answer.err.splitlines()
+    assert "Traceback" not in answer.err
+
+
 def test_a_second_daemon_is_75_and_names_the_first(new_world: World) -> None:
     first = new_world.start("run")
     try:

@@ -244,6 +244,24 @@ SENTENCES = [
         ', line 2: [llm] has no key "qqq"; its keys are provider, model_default.',
     ),
     (
+        "[coordinator]\nlauncher = 'docker'",
+        ', line 2: coordinator.launcher must be "shim" or "systemd", not "docker".',
+    ),
+    *(
+        (
+            f"[worker_limits]\nmemory_max = {value}",
+            (
+                ', line 2: worker_limits.memory_max must be a size such as "512M" or "2G", '
+                f'or a share of the memory such as "25%", not {value}.'
+            ),
+        )
+        for value in ('"512"', '"0M"', '"512 MB"', '"120%"', '"M"', "512", '"infinity"')
+    ),
+    (
+        "[worker_limits]\ncpu_percent = 0",
+        ", line 2: worker_limits.cpu_percent must be a whole number of 1 or more, not 0.",
+    ),
+    (
         "[github]\nmax_concurrent_workers = 1",
         ', line 2: [github] has no key "max_concurrent_workers"; it belongs into [coordinator].',
     ),
@@ -256,7 +274,8 @@ SENTENCES = [
         "zzz = 1",
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
-            "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, workflows."
+            "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, "
+            "workflows."
         ),
     ),
     ("routing = 5", ", line 1: routing must be a table ([routing]), not 5."),
@@ -595,6 +614,29 @@ def test_workflows_are_accepted_with_a_word_on_what_this_version_does():
     assert parse(SEEDS["workflows"]).warnings() == [
         "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."
     ]
+
+
+def test_limits_without_the_launcher_that_can_set_them_are_warned_about():
+    limits = "[worker_limits]\nmemory_max = '512m'\ntasks_max = 100\n"
+    assert parse(limits).warnings() == [
+        (
+            "[worker_limits] has no effect (memory_max, tasks_max): only runs that are units of systemd "
+            'can be limited; set coordinator.launcher = "systemd".'
+        )
+    ]
+    read = parse(limits + "[coordinator]\nlauncher = 'systemd'\n")
+    assert read.warnings() == []
+    assert read.worker_limits.memory_max == "512M"
+
+
+def test_the_launcher_stays_as_it_is_until_a_restart_and_limits_do_not():
+    old, new = parse(""), parse("[coordinator]\nlauncher = 'systemd'\n[worker_limits]\ncpu_percent = 50\n")
+    assert settings_diff(old, new) == [
+        'coordinator.launcher: "shim" -> "systemd" (restart)',
+        "worker_limits.cpu_percent: unset -> 50 (live)",
+    ]
+    pinned = pin_restart_keys(old, new)
+    assert (pinned.coordinator.launcher, pinned.worker_limits.cpu_percent) == ("shim", 50)
 
 
 def test_secrets_in_the_file_and_a_disabled_default_are_warned_about():

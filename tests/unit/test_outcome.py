@@ -260,6 +260,13 @@ def test_a_final_record_explains_more_than_stderr():
     assert decided.detail.endswith(": It broke.")
 
 
+def test_an_agent_that_ran_out_of_memory_failed_and_says_so():
+    exit_record = replace(an_exit(None, signal=9, seconds=3), detail="out of memory (limit 512M)")
+    decided = decide(exit_record, a_summary(None))
+    assert decided.detail == "out of memory (limit 512M): was killed by signal 9 after 3.0 s"
+    assert (decided.outcome, decided.failure_class) == (Outcome.FAILED, FailureClass.SIGNAL)
+
+
 def test_a_signal_is_named():
     decided = decide(an_exit(None, signal=9, seconds=3), a_summary(None))
     assert decided.detail == "was killed by signal 9 after 3.0 s"
