@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, idle, pipeline, restart, throughput
+from bench import claim, idle, pipeline, restart, shim, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -16,6 +16,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("No-op runs, concurrency 8, ratio to the floor", "ratio", "{:.3f}", "≥ 0.05", lambda x: x >= 0.05),
     ("… the floor: bare asyncio subprocess of `true`, per second", "floor_per_second", "{:.0f}", "", bool),
     ("… runs per second, all bookkeeping and shim", "runs_per_second", "{:.0f}", "", bool),
+    ("A shim's memory among 20, PSS, MB", "shim_pss_mb", "{:.1f}", "< 3", lambda x: x < 3),
+    ("Committed claim to the agent's first instruction, median, ms", "claim_to_exec_ms_median", "{:.0f}", "< 25", lambda x: x < 25),
+    ("… 95 % are below, ms", "claim_to_exec_ms_p95", "{:.0f}", "", bool),
     ("20 issues to draft pull requests, concurrency 4, per second", "issues_per_second", "{:.1f}", "≥ 10", lambda x: x >= 10),
     ("Listing to the worker's first line, median, ms", "start_ms_median", "{:.0f}", "< 40", lambda x: x < 40),
     ("… slowest of ten, ms", "start_ms_max", "{:.0f}", "", bool),
@@ -50,6 +53,7 @@ compare ratios and orders of magnitude, not digits. What each row does is the do
 def measure() -> Figures:
     figures = throughput.measure()
     figures |= {f"claim_{name}": value for name, value in claim.measure().items()}
+    figures |= shim.measure()
     figures |= pipeline.measure()
     figures |= idle.measure()
     figures |= restart.measure()
