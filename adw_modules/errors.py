@@ -66,5 +66,9 @@ class StateDirBusy(StoreError):
     """Another daemon holds the state directory. Exit code 75."""
 
 
+class StoreDamaged(StoreError):
+    """The database file has lost its content or its form: nothing is written to it any more."""
+
+
 class IllegalTransition(CoordinatorError):
     """A bug: an event that the lifecycle table does not allow in this state."""

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from time import monotonic
 
-from adw_modules.errors import StoreError
+from adw_modules.errors import StoreDamaged, StoreError
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
 from coordinator import lastgood, statusfile
@@ -213,9 +213,14 @@ class Daemon:
         self.supervisor.start(task, run, seen_at=monotonic() if listed_at is None else listed_at)
 
     def _store_refused(self, error: StoreError) -> None:
-        """Say it once and turn again soon."""
+        """Say it once and turn again soon. What is damaged stays so until an operator restarts on a good copy."""
         if str(error) != self._store_error:
-            log.error("the store refuses; it is tried again", error=str(error))
+            told = (
+                "the database is damaged; nothing new is started"
+                if isinstance(error, StoreDamaged)
+                else "the store refuses; it is tried again"
+            )
+            log.error(told, error=str(error))
         self._store_error = str(error)
         asyncio.get_running_loop().call_later(STORE_AGAIN_SECONDS, self.wake, Wake.TICK)
 

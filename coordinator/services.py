@@ -88,7 +88,7 @@ def open_services(
     """All adapters for one life of the daemon; `workspaces` stands in for the ones with git."""
     loaded, settings = source.current, source.current.settings
     with ExitStack() as stack:
-        store = Store.open(loaded.database_url, now=now())
+        store = Store.open(loaded.database_url, now=now(), thoroughly=True)
         stack.callback(store.close)
         threads = ThreadPoolExecutor(GIT_THREADS, thread_name_prefix="git")
         stack.callback(threads.shutdown, cancel_futures=True)

@@ -127,6 +127,11 @@ def is_locked(path: str) -> bool:
     return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)
 
 
+def hold_shared(fd: int, start: int, length: int) -> None:
+    """Share a lock on a part of the file until the descriptor is closed. BlockingIOError: it is taken."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, start, length, 0))
+
+
 def _whole_file(kind: int) -> bytes:
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from adw_modules.errors import StoreError
+from adw_modules.errors import StoreDamaged, StoreError
+from coordinator.store import sqlitefile
 
 _BUSY_SECONDS = 30.0
 
@@ -27,29 +27,28 @@ _SENTENCES = {
     "is locked": "Another program has kept {name} locked for more than 30 seconds",
     "unable to open": "{name} cannot be opened: look at the permissions of the file and of its folder",
 }
-_DAMAGED = (
-    "{name} is damaged or is not a SQLite database ({reason}). Nothing was changed. To restore: stop the "
-    "daemon, move {name} away together with {name}-wal and {name}-shm if they exist, and put back a copy "
-    "made with `sqlite3 {name} '.backup COPY'`; without a copy start with an empty database: "
-    "polling finds the open issues again"
-)
 
 
 class Database:
     """A connection that stays open, and transactions on it. Used from one thread only.
 
     A connection lost to a PostgreSQL restart fails the transaction that notices; the next one connects anew.
+    A file found damaged is not used any more: what would be written to it makes it only worse.
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, file: Path | None = None) -> None:
         self.name = name
         self._engine = engine
+        self._damage: StoreDamaged | None = None
+        self._held = ExitStack()
         self._begin = "BEGIN"
         self._sync = self._wanted_sync = "FULL"  # what SQLite is set to, and what the next transaction needs
         if engine.dialect.name == "sqlite":
             event.listen(engine, "begin", self._begin_explicitly)
         with self._translated():
             self._connection = engine.connect()
+        if file is not None:
+            self._held.enter_context(sqlitefile.in_use(file))
 
     @contextmanager
     def write(self, *, is_urgent: bool = True) -> Iterator[Connection]:
@@ -67,12 +66,16 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """One consistent view, no lock."""
         self._begin = "BEGIN"
-        with self._translated(), self._connection.begin():
-            yield self._connection
+        try:
+            with self._translated(), self._connection.begin():
+                yield self._connection
+        except (ValueError, ArithmeticError) as error:  # no state, time or sum of money that we know
+            raise StoreError(f"{self.name} holds a value that this version cannot read: {error}") from error
 
     def close(self) -> None:
         self._connection.close()
         self._engine.dispose()
+        self._held.close()
 
     def _begin_explicitly(self, connection: Connection) -> None:
         if self._sync != self._wanted_sync:
@@ -83,20 +86,34 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        if self._damage is not None:
+            raise self._damage
         try:
             yield
         except DBAPIError as error:
-            raise StoreError(_sentence(self.name, error.orig)) from error
+            failure = _failure(self.name, error.orig)
+            if isinstance(failure, StoreDamaged):
+                self._damage = failure
+            raise failure from error
 
 
-def open_database(url_or_path: str | Path, *, readonly: bool = False) -> Database:
-    """Connect; a SQLite file that does not exist is made, unless for reading. StoreError when that fails."""
+def open_database(url_or_path: str | Path, *, readonly: bool = False, thoroughly: bool = False) -> Database:
+    """Connect; a SQLite file that does not exist is made, unless for reading. StoreError when that fails.
+
+    Nothing is written to a file that is damaged or not ours; `thoroughly` looks at all of it first.
+    """
     url = _parsed(url_or_path)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(_sqlite_path(url), readonly)
+        return _open_sqlite(_sqlite_path(url), readonly, thoroughly)
     if url.get_backend_name() == "postgresql":
         return _open_postgresql(url, readonly)
     raise StoreError(f"{_shown(url)} is neither a path of a SQLite file nor a postgresql:// URL")
+
+
+def sqlite_file(url_or_path: str | Path) -> Path | None:
+    """The file of a SQLite database; None for a database on a server. StoreError for neither."""
+    url = _parsed(url_or_path)
+    return _sqlite_path(url) if url.get_backend_name() == "sqlite" else None
 
 
 def _parsed(url_or_path: str | Path) -> URL:
@@ -122,14 +139,15 @@ def _sqlite_path(url: URL) -> Path:
     return Path(str(url.database))
 
 
-def _open_sqlite(path: Path, readonly: bool) -> Database:
+def _open_sqlite(path: Path, readonly: bool, thoroughly: bool) -> Database:
+    sqlitefile.refuse_unusable(path, thoroughly=thoroughly)
     if readonly:
         if not path.exists():
             raise StoreError(f"There is no database at {path} yet: start the daemon once")
     else:
         _make_private(path)
     engine = create_engine("sqlite://", creator=_sqlite_connector(path, readonly), poolclass=NullPool)
-    return Database(engine, str(path))
+    return Database(engine, str(path), path)
 
 
 def _make_private(path: Path) -> None:
@@ -143,7 +161,7 @@ def _make_private(path: Path) -> None:
 def _sqlite_connector(path: Path, readonly: bool) -> Callable[[], sqlite3.Connection]:
     # mode=rw never creates a file. A reader opens it the same way, because reading a write-ahead log means
     # joining its shared index; `query_only` is what keeps it from writing.
-    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+    uri = sqlitefile.uri(path, "rw")
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -183,14 +201,13 @@ def _open_postgresql(url: URL, readonly: bool) -> Database:
     return Database(engine, _shown(url))
 
 
-def _sentence(name: str, original: BaseException | None) -> str:
+def _failure(name: str, original: BaseException | None) -> StoreError:
     reason = " ".join(str(original).split())
     if isinstance(original, sqlite3.DatabaseError):
         for words, sentence in _SENTENCES.items():
             if words in reason:
-                return sentence.format(name=name, reason=reason)
-        if (
-            type(original) is sqlite3.DatabaseError
-        ):  # SQLITE_CORRUPT and SQLITE_NOTADB have no class of their own
-            return _DAMAGED.format(name=name, reason=reason)
-    return f"The database {name} refused: {reason}"
+                return StoreError(sentence.format(name=name, reason=reason))
+        # SQLITE_CORRUPT and SQLITE_NOTADB have no class of their own.
+        if type(original) is sqlite3.DatabaseError:
+            return sqlitefile.damaged(name, reason)
+    return StoreError(f"The database {name} refused: {reason}")

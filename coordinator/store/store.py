@@ -54,13 +54,15 @@ class Store:
         self._database = database
 
     @classmethod
-    def open(cls, url_or_path: str | Path, *, now: datetime, migrate: bool = True) -> Self:
-        """Open for writing; creates or upgrades the schema.
+    def open(
+        cls, url_or_path: str | Path, *, now: datetime, migrate: bool = True, thoroughly: bool = False
+    ) -> Self:
+        """Open for writing; creates or upgrades the schema. A daemon has the whole file checked (`thoroughly`).
 
         Commands that write beside a running daemon pass `migrate=False`: another schema is refused then.
         """
         return cls._ready(
-            open_database(url_or_path),
+            open_database(url_or_path, thoroughly=thoroughly),
             lambda database: schema.bring_to_head(database, now) if migrate else schema.check(database),
         )
 
