@@ -7,16 +7,22 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import assert_never
 
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from coordinator.launcher import is_alive
 from coordinator.logs import about, get_logger
+from coordinator.ownerless import newest_token
 from coordinator.services import Services
 
 log = get_logger()
+
+STILL_ENDING = timedelta(seconds=2)  # until a run that was told to end is looked at again
 
 StartRun = Callable[[Task, Run], None]
 
@@ -36,6 +42,8 @@ def apply(action: Action, services: Services, start: StartRun) -> None:
 
 def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     """Claim the task (attempt and token rise in that transaction), log the decision, start the run."""
+    if _hold(action.task, services):
+        return
     decision = action.decision
 
     def run_dir_of(task: Task, token: int) -> str:
@@ -67,6 +75,40 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
             last_failure=action.task.cause,
         )
     start(task, run)
+
+
+def _hold(task: Task, services: Services) -> bool:
+    """Keep a task from starting that has been worked on beyond what the store knows; True when it is held.
+
+    After an older copy of the database was put back its tokens were given out before: the runs are there,
+    and whether to pay for another one is for a person to say.
+    """
+
+    def run_dir_of(token: int) -> Path:
+        return services.launcher.run_dir(task.name, token)
+
+    newest = newest_token(run_dir_of, task.token)
+    if newest == task.token and not is_alive(run_dir_of(task.token)):
+        return False
+    now, wake_at = services.now(), None
+    if newest == task.token:
+        cause, wake_at = f"its run {task.token} is still ending", now + STILL_ENDING
+    else:
+        cause = (
+            f"run {newest} of it was started by a daemon whose database is gone: look at its pull request "
+            f"and at {run_dir_of(newest)}, then `coordinator retry` if it is to be worked on again"
+        )
+        log.warning("held back: its runs are newer than the store", task=task.name, newest=newest)
+    return services.store.transition(
+        task.task_id,
+        expected=task.state,
+        state=advance(task.state, Event.PARKED),
+        cause=cause,
+        wake_at=wake_at,
+        now=now,
+        token=newest,
+        outbox=("report",) if wake_at is None else (),
+    )
 
 
 def park(action: Park, services: Services) -> None:

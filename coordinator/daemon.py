@@ -19,7 +19,7 @@ from time import monotonic
 from adw_modules.errors import StoreDamaged, StoreError
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
-from coordinator import lastgood, statusfile
+from coordinator import lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
@@ -161,6 +161,7 @@ class Daemon:
         self._banner()
         self._say_adoption_begins()
         await self.supervisor.adopt_all(after_crash=self._last_one_crashed())
+        self._end_newer_runs()
         self.polls.start()
         sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())
@@ -171,6 +172,14 @@ class Daemon:
             self._is_in_order = True
         finally:
             await self._shut_down(sender, beat)
+
+    def _end_newer_runs(self) -> None:
+        """What lives beyond an older copy of the store has no owner and never will have one."""
+        try:
+            for live in ownerless.end_newer(self._state_dir, self.services.store, self._now()):
+                log.error("ending a run that the store does not know", task=live.task, run_dir=str(live.path))
+        except StoreError as error:  # looked at again at the next start; `doctor` lists it
+            log.error("a run that the store does not know cannot be ended", error=str(error))
 
     # -- the loop: observe -> plan -> apply ---------------------------------------------------------
 
@@ -213,7 +222,7 @@ class Daemon:
         self.supervisor.start(task, run, seen_at=monotonic() if listed_at is None else listed_at)
 
     def _store_refused(self, error: StoreError) -> None:
-        """Say it once and turn again soon. What is damaged stays so until an operator restarts on a good copy."""
+        """Say it once and turn again soon. What is damaged stays so until a restart on a good copy."""
         if str(error) != self._store_error:
             told = (
                 "the database is damaged; nothing new is started"

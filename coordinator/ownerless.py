@@ -1,13 +1,16 @@
-"""Runs that live without an owner: found by their locks, ended on request.
+"""Runs that live without an owner: found by their locks, ended on request. And runs newer than the store.
 
 A run has an owner while a daemon holds the state directory and the store knows the run as live. Reads and
 stops; starts nothing, settles nothing: that is the next daemon's.
+
+A claim is durable before its run directory is made, so a directory with a token that the store has not given
+out says that an older copy of the database was put back, or that it was lost.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,7 @@ from coordinator.launcher import Alive, classify, is_alive
 from coordinator.store import StatePaths, Store
 
 LOOK_SECONDS = 0.05
+LONGEST_GAP = 16  # deleted run directories of one task in a row; an issue has 15 runs unless told otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,51 @@ def end(
         left = [live for live in left if is_alive(live.path)]
         time.sleep(LOOK_SECONDS if left else 0)
     return left
+
+
+def newer_runs(runs_dir: Path, tokens: Mapping[str, int]) -> list[Path]:
+    """The run directories of runs that the store has not started; `tokens`: its highest of each task name."""
+    known: dict[str, int] = {}
+    for name, token in tokens.items():
+        folder = _folder(name)
+        known[folder] = max(token, known.get(folder, 0))
+    try:
+        found = sorted(runs_dir.iterdir())
+    except OSError:
+        return []
+    return [path for path in found if _token(path) > known.get(path.name.rpartition(".")[0], 0)]
+
+
+def newest_token(run_dir_of: Callable[[int], Path], token: int) -> int:
+    """The highest token of a task that has a run directory; `token`, the store's, where none is newer.
+
+    Looks a little beyond a gap, as directories may be deleted, and not at all of them: this is asked at each
+    start of a run.
+    """
+    found = token
+    while newer := [at for at in range(found + 1, found + 1 + LONGEST_GAP) if run_dir_of(at).exists()]:
+        found = newer[-1]
+    return found
+
+
+def end_newer(paths: StatePaths, store: Store, now: datetime) -> list[LiveRunDir]:
+    """Ask the live ones among the runs newer than the store to end; returns them, still ending.
+
+    Nobody could settle them, and the store may be about to start the same tasks again.
+    """
+    newer = [path for path in newer_runs(paths.runs, store.tokens()) if is_alive(path)]
+    lives = [_described(path, None) for path in newer]
+    end(lives, store, reason="the store does not know this run", now=now, patience=0)
+    return lives
+
+
+def _folder(task_name: str) -> str:
+    return task_name.replace("/", "_")
+
+
+def _token(path: Path) -> int:
+    number = path.name.rpartition(".")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _described(path: Path, run_id: int | None) -> LiveRunDir:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import check, demo, doctor, init, logs, operate, run, service, status, why
+from coordinator.cli import backup, check, demo, doctor, init, logs, operate, run, service, status, why
 
 app = typer.Typer(
     name="coordinator",
@@ -28,6 +28,7 @@ for register in (
     logs.register,
     operate.register,
     service.register,
+    backup.register,
     demo.register,
 ):
     register(app)

@@ -1,5 +1,7 @@
 """What Coordinator remembers. This face names all that other packages may use; SQL stays behind it."""
 
+from coordinator.store.backup import Copy, Restored, back_up, restore
+from coordinator.store.database import sqlite_file
 from coordinator.store.records import (
     DAEMON,
     PAUSED,
@@ -21,6 +23,7 @@ from coordinator.store.store import Store
 __all__ = [
     "DAEMON",
     "PAUSED",
+    "Copy",
     "Decision",
     "DecisionRecord",
     "EventRecord",
@@ -28,6 +31,7 @@ __all__ = [
     "OutboxItem",
     "OutboxKind",
     "OutboxState",
+    "Restored",
     "Settlement",
     "StateDir",
     "StatePaths",
@@ -35,4 +39,7 @@ __all__ = [
     "TaskChange",
     "Totals",
     "Upserted",
+    "back_up",
+    "restore",
+    "sqlite_file",
 ]

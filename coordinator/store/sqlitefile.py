@@ -24,7 +24,7 @@ _MAGIC = b"SQLite format 3\0"
 _WAL_MAGICS = (0x377F0682, 0x377F0683)
 # Where SQLite's own readers hold their lock; who holds a part of it keeps the log from being folded in.
 _SHARED_FIRST, _SHARED_BYTES = 0x40000002, 510
-_OURS = frozenset({"alembic_version", "tasks", "runs"})
+OURS = frozenset({"alembic_version", "tasks", "runs"})
 _HOW_TO_RESTORE = (
     "nothing was changed; stop the daemon and put a backup back with `coordinator restore FILE`, or, without "
     "a backup, move {name} away with its -wal and -shm and start anew: polling finds the open issues again"
@@ -73,19 +73,19 @@ def refuse_unusable(path: Path, *, thoroughly: bool = False) -> None:
     with _log_left_alone(path), closing(_looking(path)) as connection:
         try:
             _refuse_foreign(path, connection)
-            if thoroughly:
-                refuse_broken_pages(path, connection, "quick_check")
+            found = broken_pages(connection, "quick_check") if thoroughly else None
+            if found is not None:
+                raise damaged(path, found)
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:
                 raise damaged(path, str(error)) from error
             # Locked, unreadable folder …: not the content. Whoever opens it next gets the same answer.
 
 
-def refuse_broken_pages(path: Path, connection: sqlite3.Connection, check: str) -> None:
-    """StoreDamaged unless SQLite's own `quick_check` or `integrity_check` finds nothing."""
+def broken_pages(connection: sqlite3.Connection, check: str) -> str | None:
+    """What SQLite's own `quick_check` or `integrity_check` finds first; None when all is well."""
     (first,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
-    if first != "ok":
-        raise damaged(path, " ".join(str(first).replace("*** in database main ***", "").split()))
+    return None if first == "ok" else " ".join(str(first).replace("*** in database main ***", "").split())
 
 
 def _has_content(path: Path) -> bool:
@@ -156,7 +156,7 @@ def _look_at_log(path: Path, log: Path) -> None:
 
 def _refuse_foreign(path: Path, connection: sqlite3.Connection) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and not tables >= _OURS:
+    if tables and not tables >= OURS:
         raise StoreError(
             f"{path} belongs to another program: it has a table {min(tables)} and not all of ours; "
             "nothing was changed; move it away, or set another coordinator.state_dir or database_url"

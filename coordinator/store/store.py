@@ -57,7 +57,7 @@ class Store:
     def open(
         cls, url_or_path: str | Path, *, now: datetime, migrate: bool = True, thoroughly: bool = False
     ) -> Self:
-        """Open for writing; creates or upgrades the schema. A daemon has the whole file checked (`thoroughly`).
+        """Open for writing; creates or upgrades the schema. A daemon has all of it checked (`thoroughly`).
 
         Commands that write beside a running daemon pass `migrate=False`: another schema is refused then.
         """
@@ -228,17 +228,21 @@ class Store:
         wake_at: datetime | None,
         now: datetime,
         start_over: bool = False,
+        token: int | None = None,
         outbox: tuple[str, ...] = (),
     ) -> bool:
         """Move a task that has no live run. False when it is not in the expected state any more.
 
-        `start_over` sets what counts towards the limits since the last trigger to 0.
+        `start_over` sets what counts towards the limits since the last trigger to 0. `token` is the highest
+        that was ever given out, where an older copy of the database has forgotten it.
         Only `claim` leads into `running` and only `finish` out of it: anything else raises IllegalTransition.
         """
         _refuse_running(expected, state)
         values: dict[str, Any] = {"state": state, "cause": cause, "wake_at": wake_at, "updated_at": now}
         if start_over:
             values |= tasks.FRESH_COUNTS
+        if token is not None:
+            values["token"] = token
         with self._database.write() as conn:
             if not tasks.move(conn, task_id, expected=expected, **values):
                 return False
@@ -268,6 +272,11 @@ class Store:
         """All live runs with their tasks, oldest first."""
         with self._database.read() as conn:
             return runs.live(conn)
+
+    def tokens(self) -> dict[str, int]:
+        """The highest token that each task was given, by its name."""
+        with self._database.read() as conn:
+            return tasks.tokens(conn)
 
     # --- outbox --------------------------------------------------------------------------------
 

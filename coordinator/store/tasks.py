@@ -70,6 +70,7 @@ _WAKE_BLOCKED = (
     .where(tasks.c.state == TaskState.BLOCKED, tasks.c.wake_at > bindparam("at_now"))
     .values(wake_at=bindparam("at_now"))
 )
+_TOKENS = select(tasks.c.name, tasks.c.token)
 _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
 _CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
@@ -170,6 +171,10 @@ def next_wake_at(conn: Connection) -> datetime | None:
 
 def wake_blocked(conn: Connection, now: datetime) -> None:
     conn.execute(_WAKE_BLOCKED, {"at_now": now})
+
+
+def tokens(conn: Connection) -> dict[str, int]:
+    return {row.name: row.token for row in conn.execute(_TOKENS)}
 
 
 def counts(conn: Connection) -> dict[TaskState, int]:
