@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adw_modules.agents.stream import StreamSummary
+from adw_modules.tasks.model import Outcome, RunOutcome
 from coordinator.logs import get_logger
 
 log = get_logger()
@@ -28,12 +29,16 @@ def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:
         return ()
 
 
-def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], str]) -> None:
-    """What the pull request and the comment quote: the agent's own words and its last lines."""
+def save_summary(
+    run_dir: Path, summary: StreamSummary, redact: Callable[[str], str], outcome: RunOutcome | None = None
+) -> None:
+    """What the pull request and the comment quote (the agent's own words, its last lines), and the outcome."""
     said = {
         "format": 1,
         "result": redact(summary.final.result_text) if summary.final else "",
         "last_lines": [redact(line) for line in summary.last_lines],
+        "outcome": outcome.outcome.value if outcome else None,
+        "detail": redact(outcome.detail) if outcome else "",
     }
     try:
         (run_dir / "summary.json").write_text(json.dumps(said))
@@ -41,6 +46,20 @@ def save_summary(run_dir: Path, summary: StreamSummary, redact: Callable[[str], 
         return  # the run failed before it had a directory: no agent said anything
     except OSError as error:
         log.warning("the agent's summary could not be kept", error=str(error))
+
+
+def earlier_success(run_dir: Path) -> RunOutcome | None:
+    """The outcome, where the run was settled as succeeded before; of use once its workspace is given up.
+
+    The store may not know it: an older copy of the database was put back since.
+    """
+    try:
+        said = json.loads((run_dir / "summary.json").read_text())
+        if said["outcome"] != Outcome.SUCCEEDED:
+            return None
+        return RunOutcome(outcome=Outcome.SUCCEEDED, detail=str(said["detail"]), exit_code=0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load_summary(run_dir: Path) -> tuple[str, tuple[str, ...]]:

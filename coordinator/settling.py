@@ -31,7 +31,7 @@ from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run
 from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
-from coordinator.rundir import save_summary, stderr_tail
+from coordinator.rundir import earlier_success, save_summary, stderr_tail
 from coordinator.services import Services
 from coordinator.store import Settlement
 from coordinator.workspaces import Workspace
@@ -129,6 +129,9 @@ async def judge(services: Services, ending: Ending) -> RunOutcome:
             git = await services.in_thread(_keep_work, services, ending)
     except WorkspaceError as error:
         workspace_error = error
+    settled_before = earlier_success(Path(ending.run.run_dir)) if git is None and ending.record else None
+    if settled_before is not None:
+        return settled_before  # its workspace is gone because its work is published
     outcome = classify(
         ending.record,
         ending.summary,
@@ -167,7 +170,8 @@ def commit_message(task: Task) -> str:
 def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     """Write the end of the run and the next state of its task, in one transaction; then log it."""
     settled = _settled(services, ending, outcome)
-    save_summary(Path(ending.run.run_dir), ending.summary, services.redactor.text)  # before anybody quotes it
+    # Before anybody quotes it.
+    save_summary(Path(ending.run.run_dir), ending.summary, services.redactor.text, outcome)
     started_at = ending.run.started_at or (ending.record.started_at if ending.record else None)
     if not services.store.finish(
         replace(ending.run, started_at=started_at),

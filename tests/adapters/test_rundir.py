@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from structlog.testing import capture_logs
 
-from coordinator.rundir import load_summary, save_summary, stderr_tail
+from adw_modules.tasks.model import Outcome, RunOutcome
+
+from coordinator.rundir import earlier_success, load_summary, save_summary, stderr_tail
 
 
 def summary():
@@ -32,3 +35,16 @@ def test_the_tail_of_stderr_is_the_last_lines_however_long_it_is(tmp_path):
     assert stderr_tail(tmp_path) == ()
     (tmp_path / "stderr.log").write_bytes(b"x" * 100_000 + b"\nlast but one\n\xfflast\n")
     assert stderr_tail(tmp_path, lines=2) == ("last but one", "\ufffdlast")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, None])
+def test_a_success_is_remembered_and_nothing_else(tmp_path, outcome):
+    settled = outcome and RunOutcome(outcome=outcome, detail="finished after 3 s", exit_code=0)
+    save_summary(tmp_path, summary(), str, settled)
+    assert earlier_success(tmp_path) == (settled if outcome is Outcome.SUCCEEDED else None)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"outcome": "succeeded"}'])
+def test_a_damaged_memory_is_none(tmp_path, content):
+    (tmp_path / "summary.json").write_text(content)
+    assert earlier_success(tmp_path) is None
