@@ -21,7 +21,7 @@ from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
 from coordinator import lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
-from coordinator.clock import utc_now
+from coordinator.clock import Steps, utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
 from coordinator.notify import Notifier
 from coordinator.operators import Operators
@@ -115,6 +115,7 @@ class Daemon:
         self._wake_signature: int = 0
         self._store_error: str | None = None
         self._notifier = Notifier(self._environ)
+        self._clock_steps = Steps(utc_now)  # of the machine's clock, whatever `now` tells
         self.up = asyncio.Event()
         self.was_interrupted = False
 
@@ -290,6 +291,7 @@ class Daemon:
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._check_clock()
             self._check_config()
             signature = self._state_dir.wake_signature()
             if signature != self._wake_signature:
@@ -299,6 +301,21 @@ class Daemon:
                 self.wake(
                     Wake.WATCHDOG
                 )  # the loop feeds it, not this task: only a loop that turns may live on
+
+    def _check_clock(self) -> None:
+        """After the clock was set all waits last as long as they were meant to; shims see to their own."""
+        step = self._clock_steps.look()
+        if step is None:
+            return
+        log.warning("the clock was set", by_seconds=round(step.total_seconds()))
+        self.services.github.clock_was_set(step)
+        self.polls.clock_was_set(step)
+        try:
+            self.services.store.clock_was_set(step)
+        except StoreError as error:
+            self._store_refused(error)
+        self.outbox.kick()
+        self.wake(Wake.TICK)
 
     # -- configuration ------------------------------------------------------------------------------
 

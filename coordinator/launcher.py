@@ -176,8 +176,11 @@ def _optional_int(value: Any) -> int | None:
 
 
 def is_alive(run_dir: Path) -> bool:
-    """Whether a shim holds the run's lock now. Asks the kernel; takes nothing."""
-    return shim.is_locked(str(run_dir / "lock"))
+    """Whether a shim holds the run's lock now. Asks the kernel, takes nothing. SpawnError: it cannot tell."""
+    try:
+        return shim.is_locked(str(run_dir / "lock"))
+    except OSError as error:
+        raise SpawnError(f"The lock in {run_dir} cannot be asked about: {error}.") from error
 
 
 def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
@@ -196,7 +199,7 @@ def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
         record = read_exit(run_dir)
         if record is not None:
             return Exited(record=record)
-        if (run_dir / "started").exists():
+        if _was_started(run_dir):
             survivors = _end_leftovers(run_dir)
             return Lost(started=shim.read_json(str(run_dir / "started")) or {}, survivors=survivors)
         if _revoke(run_dir):
@@ -221,10 +224,34 @@ def _living(run_dir: Path, patience: float) -> WorkerHandle | None:
         if (run_dir / "started").exists():
             return _recorded_handle(run_dir)
         if time.monotonic() > until:
-            # Without `started` it has not executed anything, and once dead it never will.
+            if _has_agent(run_dir):
+                return _recorded_handle(run_dir)  # `started` was taken away
+            # It has not executed anything, and once dead it never will.
             _kill_shim(run_dir)
         time.sleep(0.005)
     return None
+
+
+def _was_started(run_dir: Path) -> bool:
+    """Whether an agent was executed here, also where `started` is missing: it may have been removed."""
+    if any(os.path.lexists(run_dir / name) for name in ("started", "exit")):
+        return True
+    with contextlib.suppress(OSError):
+        if (run_dir / "output.log").stat().st_size:
+            return True
+    return _bearers(run_dir, shim.process_table())
+
+
+def _has_agent(run_dir: Path) -> bool:
+    table = shim.process_table()
+    holder = shim.read_json(str(run_dir / "lock")) or {}
+    return bool(shim.tree_of({holder.get("shim_pid", 0)}, table)) or _bearers(run_dir, table)
+
+
+def _bearers(run_dir: Path, table: list[shim.Process]) -> bool:
+    """Whether a process was started with the run's marker in its environment."""
+    marker = str((shim.read_json(str(run_dir / "spec.json")) or {}).get("marker", ""))
+    return any(shim.carries(process.pid, marker) for process in table)
 
 
 def _revoke(run_dir: Path) -> bool:
@@ -232,10 +259,12 @@ def _revoke(run_dir: Path) -> bool:
 
     Under the lock, so that a shim on its way either has started already or never will.
     """
+    if os.path.lexists(run_dir / "revoked"):
+        return True
     try:
         lock = shim.take_lock(str(run_dir / "lock"))
-    except FileNotFoundError:
-        return True  # not even a directory: the daemon ended before it made one
+    except (FileNotFoundError, NotADirectoryError):
+        return True  # not even a directory: the daemon ended before it made one, or it was removed
     except OSError as error:
         raise SpawnError(f"Cannot revoke the run in {run_dir}: {error}.") from error
     if lock is None:

@@ -61,13 +61,17 @@ class Outbox:
 
     async def run(self) -> None:
         """Until cancelled: send, then sleep until the next item is due or somebody kicks."""
+        said: str | None = None  # the error that was logged
         while True:
             self._wake.clear()
             try:
                 self._start_due()
                 next_at = self.services.store.next_outbox_at()
+                said = None
             except StoreError as error:
-                log.error("the outbox cannot be read; it is tried again", error=str(error))
+                if str(error) != said:
+                    log.error("the outbox cannot be read; it is tried again", error=str(error))
+                said = str(error)
                 next_at = self.services.now() + STORE_AGAIN
             delay = max(0.05, (next_at - self.services.now()).total_seconds()) if next_at else None
             if self._busy:  # each finished item kicks, so there is no need to look at the clock meanwhile

@@ -5,14 +5,17 @@ Does not judge what it reads: the events go to whoever reads, the summary to who
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary
+from coordinator.shim import open_regular
 
 READ_CHUNK = 1 << 20
+NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EACCES})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,14 +32,22 @@ class RunOutput:
     def read(self) -> Iterator[AgentEvent]:
         """Take in what is new; each event that it completes."""
         try:
-            with self.source.open("rb") as stream:
+            with os.fdopen(open_regular(str(self.source)), "rb") as stream:
+                self._follow_cut(os.fstat(stream.fileno()).st_size)
                 stream.seek(self.offset)
                 while chunk := stream.read(READ_CHUNK):
                     self._append_log(chunk)
                     self.offset += len(chunk)
                     yield from self.parser.feed(chunk)
-        except FileNotFoundError:
-            return  # never started, or the run directory was tampered with: the exit record decides
+        except OSError as error:
+            # Never started, or the run directory was tampered with: the exit record decides.
+            if error.errno not in NO_FILE:
+                raise
+
+    def _follow_cut(self, size: int) -> None:
+        """Somebody cut the file: what it holds now was written after that."""
+        if size < self.offset:
+            self.offset = self.saved_offset = 0
 
     def _append_log(self, chunk: bytes) -> None:
         # After a restart the parser starts anew, while the log already holds the beginning.

@@ -42,6 +42,11 @@ class Pace:
     def failed(self, retry_at: datetime | None) -> None:
         self.failures, self.not_before = self.failures + 1, retry_at
 
+    def clock_was_set(self, step: timedelta) -> None:
+        """A wait lasts as long as it was meant to."""
+        if self.not_before is not None:
+            self.not_before += step
+
     def delay(self, interval: float, now: datetime, spread: float) -> float:
         """Seconds until the next poll; `spread` in [-1, 1] places it within the jitter."""
         backed_off = interval * min(2 ** min(self.failures, 10), SLOWEST) if self.failures else interval

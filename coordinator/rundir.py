@@ -13,6 +13,7 @@ from pathlib import Path
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.tasks.model import Outcome, RunOutcome
 from coordinator.logs import get_logger
+from coordinator.shim import open_regular, read_json, write
 
 log = get_logger()
 
@@ -22,7 +23,7 @@ _TAIL_BYTES = 16_384
 def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:
     """The last lines the agent wrote to stderr, oldest first; empty when it wrote none."""
     try:
-        with (run_dir / "stderr.log").open("rb") as stream:
+        with os.fdopen(open_regular(str(run_dir / "stderr.log")), "rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return tuple(stream.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
@@ -32,7 +33,7 @@ def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:
 def save_summary(
     run_dir: Path, summary: StreamSummary, redact: Callable[[str], str], outcome: RunOutcome | None = None
 ) -> None:
-    """What the pull request and the comment quote (the agent's own words, its last lines), and the outcome."""
+    """What pull request and comment quote (the agent's own words, its last lines), and the outcome."""
     said = {
         "format": 1,
         "result": redact(summary.final.result_text) if summary.final else "",
@@ -41,7 +42,7 @@ def save_summary(
         "detail": redact(outcome.detail) if outcome else "",
     }
     try:
-        (run_dir / "summary.json").write_text(json.dumps(said))
+        write(str(run_dir / "summary.json"), json.dumps(said).encode())
     except FileNotFoundError:
         return  # the run failed before it had a directory: no agent said anything
     except OSError as error:
@@ -53,19 +54,16 @@ def earlier_success(run_dir: Path) -> RunOutcome | None:
 
     The store may not know it: an older copy of the database was put back since.
     """
-    try:
-        said = json.loads((run_dir / "summary.json").read_text())
-        if said["outcome"] != Outcome.SUCCEEDED:
-            return None
-        return RunOutcome(outcome=Outcome.SUCCEEDED, detail=str(said["detail"]), exit_code=0)
-    except (OSError, ValueError, KeyError, TypeError):
+    said = read_json(str(run_dir / "summary.json")) or {}
+    if said.get("outcome") != Outcome.SUCCEEDED:
         return None
+    return RunOutcome(outcome=Outcome.SUCCEEDED, detail=str(said.get("detail", "")), exit_code=0)
 
 
 def load_summary(run_dir: Path) -> tuple[str, tuple[str, ...]]:
     """(what the agent said it did, its last lines); empty when nothing was kept."""
     try:
-        said = json.loads((run_dir / "summary.json").read_text())
+        said = read_json(str(run_dir / "summary.json")) or {}
         return str(said["result"]), tuple(str(line) for line in said["last_lines"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return "", ()

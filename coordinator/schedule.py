@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -113,6 +114,13 @@ class PollSchedule:
             replace_existing=True,
             misfire_grace_time=None,  # a late poll is still a poll
         )
+
+    def clock_was_set(self, step: timedelta) -> None:
+        """The timers stand on the wall clock: set back, they would be silent for as long."""
+        for name, poller in self._pollers.items():
+            poller.pace.clock_was_set(step)
+            if self._repeats and self._timers.get_job(name):
+                self._set_timer(name, poller)
 
     def stop(self) -> None:
         """No more timers, and let go of the polls under way; `wait` until they are gone."""

@@ -22,6 +22,7 @@ import os
 import resource  # noqa: F401 - os.wait4 imports it when first called: here once per server, not once per shim
 import select
 import signal
+import stat
 import struct
 import sys
 import time
@@ -35,9 +36,13 @@ MARKER_NAME = "COORDINATOR_RUN_MARKER"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 1.0  # seconds between looks at `stop` and at the output; SIGUSR1 makes a look immediate
+_LARGEST_JSON = 64 << 20  # bytes; an argument or an environment cannot be larger
+# What waiting does not mend: the directory is gone, or something else has the record's name.
+_HOPELESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY})
 _KILL_PATIENCE = 5.0  # seconds to wait for a killed tree to be gone (uninterruptible disk sleep outlasts it)
 _AGENT_OOM_SCORE = 200  # added to the agent's own: when memory is short it goes first, not its shim
 _EXIT_PATIENCE = 3600.0  # seconds to keep trying to write `exit` (full disk) before the run counts as lost
+_HOPELESS_PATIENCE = 5.0  # the same where no room on a disk will help
 _WAKERS = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -83,11 +88,20 @@ def is_newer(record: dict[str, Any]) -> bool:
     return type(number) is int and number > FORMAT
 
 
+def open_regular(path: str) -> int:
+    """A descriptor for reading a plain file. OSError for anything else: a pipe in its place would block."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return fd
+
+
 def read_json(path: str) -> dict[str, Any] | None:
     """The object in `path`, or None if there is no such file or it is not a whole JSON object."""
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read())
+        with open(open_regular(path), "rb") as file:
+            value = json.loads(file.read(_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -117,9 +131,11 @@ def take_lock(path: str) -> int | None:
 def is_locked(path: str) -> bool:
     """Whether a live process holds the lock: a pure question that disturbs nobody."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _HOPELESS:  # not a file at all: nobody holds it
+            return False
+        raise
     try:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
     finally:
@@ -387,6 +403,7 @@ class _Limits:
         self.stall = spec.stall_seconds
         self.size = -1
         self.grew_at = time.monotonic()
+        self.home = os.getcwd()
 
     def broken(self, agent: _Agent) -> tuple[str, str] | None:
         """(reason, detail) when the run must end now."""
@@ -394,6 +411,8 @@ class _Limits:
             return "stopped", _stop_reason()
         if agent.asked_to_stop:
             return "stopped", "the shim was told to end (SIGTERM)"
+        if self._is_cut_off():
+            return "stopped", "its run directory was removed or moved away"
         if self.deadline is not None and _boot_clock() >= self.deadline:
             return "deadline", "the agent ran into its deadline"
         if self.stall is not None and self._silent_for() >= self.stall:
@@ -408,6 +427,13 @@ class _Limits:
         if self.stall is not None:
             waits.append(self.grew_at + self.stall - time.monotonic())
         return min(waits)
+
+    def _is_cut_off(self) -> bool:
+        """Whether no daemon can find this run any more: another one may start in its place."""
+        try:
+            return os.getcwd() != self.home
+        except FileNotFoundError:
+            return True
 
     def _silent_for(self) -> float:
         size = _size("output.log") + _size("stderr.log")
@@ -448,6 +474,7 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
     identity = _claim()
     spec = _read_spec()
     streams = _open_streams()
+    began = _boot_clock()
     started = _record_start(spec, identity)
     try:
         agent = _Agent(_spawn(spec, streams), spec.marker)
@@ -466,7 +493,7 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
         raise
     if reason == "exited" and spec.unit and out_of_memory_kills(spec.unit) > 0:
         detail = f"out of memory (limit {spec.memory_max})"
-    _write_exit(_exit_record(agent, reason, detail, started))
+    _write_exit(_exit_record(agent, reason, detail, started, _boot_clock() - began))
 
 
 def _claim() -> dict[str, Any]:
@@ -652,7 +679,10 @@ def _clear_up(agent: _Agent, reason: str) -> None:
         agent.kill_tree()
 
 
-def _exit_record(agent: _Agent, reason: str, detail: str, started: dict[str, Any]) -> dict[str, Any]:
+def _exit_record(
+    agent: _Agent, reason: str, detail: str, started: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """`seconds` by a clock that nobody sets: the difference of the two times is what the run really took."""
     code = os.waitstatus_to_exitcode(agent.status or 0)
     return {
         "format": started["format"],
@@ -661,7 +691,7 @@ def _exit_record(agent: _Agent, reason: str, detail: str, started: dict[str, Any
         "reason": reason,
         "detail": detail,
         "started_at": started["at"],
-        "ended_at": _wall_clock(),
+        "ended_at": started["at"] + seconds,
         "cpu_seconds": round(agent.cpu_seconds, 6),
         "max_rss_kib": agent.max_rss_kib,
     }
@@ -670,18 +700,19 @@ def _exit_record(agent: _Agent, reason: str, detail: str, started: dict[str, Any
 def _failed_exec(started: dict[str, Any], error: str) -> dict[str, Any]:
     nobody = _Agent(0, "")
     nobody.status = 127 << 8  # what a shell says of a program that it cannot execute
-    return _exit_record(nobody, "exec_failed", error, started)
+    return _exit_record(nobody, "exec_failed", error, started, 0.0)
 
 
 def _write_exit(record: dict[str, Any]) -> None:
     """With a full disk try again and hold the lock meanwhile, so the run stays owned. Raises OSError."""
-    until = time.monotonic() + _EXIT_PATIENCE
+    began = time.monotonic()
     pause = 0.05
     while True:
         try:
             write_durably(".", "exit", json.dumps(record).encode())
-        except OSError:
-            if time.monotonic() > until:
+        except OSError as error:
+            patience = _HOPELESS_PATIENCE if error.errno in _HOPELESS else _EXIT_PATIENCE
+            if time.monotonic() - began > patience:
                 raise
         else:
             return

@@ -136,7 +136,8 @@ class Supervisor:
             case Lost():
                 self._settle_ended(task, run, None)
             case NeverStarted():
-                self._settle_ended(task, run, None, never_started=True)
+                # Where the store knows of a start, it is only the run directory that is gone.
+                self._settle_ended(task, run, None, never_started=run.started_at is None)
 
     def _settle_ended(
         self,

@@ -46,7 +46,7 @@ def restore(
     from coordinator.cli.common import print_json, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.ownerless import newer_runs
-    from coordinator.store import StateDir, Store
+    from coordinator.store import DAEMON, StateDir, Store
     from coordinator.store import restore as put_back
 
     loaded = settings_in_force(config).loaded
@@ -54,6 +54,7 @@ def restore(
     with StateDir(loaded.state_dir) as state_dir:
         restored = put_back(file, database, utc_now())
         with Store.open(database, now=utc_now()) as store:
+            store.set_state(DAEMON, None)  # it was running when the copy was made, which is no crash
             newer = newer_runs(state_dir.runs, store.tokens())
     aside = None if restored.aside is None else str(restored.aside)
     if as_json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -58,6 +58,11 @@ class GitHub:
     def ledger(self) -> Ledger:
         """What is left of each limit, and until when requests are held back."""
         return self._wire.limiter.ledger
+
+    def clock_was_set(self, step: timedelta) -> None:
+        """Have all waits last as long as they were meant to."""
+        self._wire.limiter.clock_was_set(step)
+        self._pace.clock_was_set(step)
 
     def close(self) -> None:
         """Take no more requests and close the connections; what is on its way is not waited for."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -96,6 +96,13 @@ class Limiter:
             if status < 400:
                 self._strikes = 0
 
+    def clock_was_set(self, step: timedelta) -> None:
+        """Waits last as long as they were meant to."""
+        with self._lock:
+            self._blocks = {
+                key: replace(block, until=block.until + step) for key, block in self._blocks.items()
+            }
+
     @property
     def ledger(self) -> Ledger:
         with self._lock:
@@ -163,6 +170,11 @@ class WritePace:
         booked = max(self._booked_until or now, now) + self._spacing
         self._booked_until = booked
         return max((booked - self._credit - now).total_seconds(), 0.0)
+
+    def clock_was_set(self, step: timedelta) -> None:
+        """What was booked stays as far away as it was."""
+        if self._booked_until is not None:
+            self._booked_until += step
 
 
 def is_limit(status: int, headers: Mapping[str, str], body: str) -> bool:

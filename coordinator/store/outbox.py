@@ -5,7 +5,7 @@ Rows are added inside the transaction that makes them true; sending, back-off an
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
@@ -54,6 +54,7 @@ _DUE = (
     .order_by(outbox.c.kind, outbox.c.queued_at, outbox.c.item_id)
     .limit(bindparam("at_limit"))
 )
+_WAITS = select(outbox.c.item_id, outbox.c.not_before).where(_IS_PENDING)
 _NEXT = select(func.min(outbox.c.not_before)).where(_IS_PENDING)
 _DONE = _ONE.where(outbox.c.version == bindparam("at_version")).values(state=OutboxState.DONE, error=None)
 _RETRY = _ONE.values(tries=outbox.c.tries + 1)
@@ -97,3 +98,8 @@ def give_up(conn: Connection, item_id: int, error: str, version: int | None) -> 
         return conn.execute(_DEAD, {"at_item": item_id, "error": error}).rowcount == 1
     values = {"at_item": item_id, "error": error, "at_version": version}
     return conn.execute(_DEAD_VERSION, values).rowcount == 1
+
+
+def shift_waits(conn: Connection, step: timedelta) -> None:
+    for row in conn.execute(_WAITS).all():
+        conn.execute(_ONE, {"at_item": row.item_id, "not_before": row.not_before + step})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -267,6 +267,12 @@ class Store:
             crashes = tasks.count_crash(conn, task_id)
             audit.add(conn, now, "daemon_ended", f"while it handled the task ({crashes})", task_id=task_id)
             return crashes
+
+    def clock_was_set(self, step: timedelta) -> None:
+        """Move the ends of all waits by the step of the clock: they last as long as they were meant to."""
+        with self._database.write() as conn:
+            tasks.shift_waits(conn, step)
+            outbox.shift_waits(conn, step)
 
     def open_runs(self) -> list[tuple[Task, Run]]:
         """All live runs with their tasks, oldest first."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
@@ -71,6 +71,9 @@ _WAKE_BLOCKED = (
     .values(wake_at=bindparam("at_now"))
 )
 _TOKENS = select(tasks.c.name, tasks.c.token)
+_WAITS = select(tasks.c.task_id, tasks.c.wake_at).where(
+    tasks.c.state.in_(_WAITING), tasks.c.wake_at.is_not(None)
+)
 _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
 _CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
@@ -171,6 +174,11 @@ def next_wake_at(conn: Connection) -> datetime | None:
 
 def wake_blocked(conn: Connection, now: datetime) -> None:
     conn.execute(_WAKE_BLOCKED, {"at_now": now})
+
+
+def shift_waits(conn: Connection, step: timedelta) -> None:
+    for row in conn.execute(_WAITS).all():
+        conn.execute(_CHANGE, {"at_task": row.task_id, "wake_at": row.wake_at + step})
 
 
 def tokens(conn: Connection) -> dict[str, int]:

@@ -6,7 +6,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from adw_modules.tasks.model import Outcome, RunOutcome
-
 from coordinator.rundir import earlier_success, load_summary, save_summary, stderr_tail
 
 
@@ -44,7 +43,7 @@ def test_a_success_is_remembered_and_nothing_else(tmp_path, outcome):
     assert earlier_success(tmp_path) == (settled if outcome is Outcome.SUCCEEDED else None)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"outcome": "succeeded"}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"outcome": "failed"}'])
 def test_a_damaged_memory_is_none(tmp_path, content):
     (tmp_path / "summary.json").write_text(content)
     assert earlier_success(tmp_path) is None
