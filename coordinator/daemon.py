@@ -281,6 +281,7 @@ class Daemon:
 
     def _withdraw(self, task: Task, reason: str) -> None:
         """End the work on a task whose issue went away, or that an operator cancels."""
+        task = self.services.store.get_task(task.task_id) or task  # its run may have ended since it was read
         if task.state is TaskState.RUNNING:
             run = next((run for t, run in self.services.store.open_runs() if t.task_id == task.task_id), None)
             if run is not None:

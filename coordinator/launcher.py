@@ -28,6 +28,7 @@ from coordinator.units import Limits, Manager, unit_of
 
 _SHIM = str(Path(shim.__file__).resolve())
 START_PATIENCE = 30.0  # seconds for `started` to be on the disk
+_LOOK_AT_LOCK = 0.2  # seconds; only where the identity of a shim is damaged or forged
 _ADOPT_PATIENCE = 5.0  # seconds an adopted shim may need from its lock to `started`
 # A shim needs nothing of the daemon's environment, and should hold none of its secrets for hours.
 _SHIM_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -122,6 +123,8 @@ class WorkerHandle:
     async def _shim_gone(self) -> None:
         fd = shim.open_exact(self.shim_pid, self.shim_start) if self.boot_id == shim.boot_id() else None
         if fd is None:
+            while is_alive(self.run_dir):  # noqa: ASYNC110  who owns it cannot be told, so nothing can wake us
+                await asyncio.sleep(_LOOK_AT_LOCK)
             return
         loop = asyncio.get_running_loop()
         gone = loop.create_future()

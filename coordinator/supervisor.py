@@ -317,4 +317,9 @@ class Supervisor:
             workspace=live.workspace,
             summary=summary,
         )
-        settling.finish(self._services, ending, outcome or await settling.judge(self._services, ending))
+        if outcome is None:
+            outcome = await settling.judge(self._services, ending)
+            if live.stop is not None and stop is None:  # asked for in the meantime: it must not be forgotten
+                ending = replace(ending, stop=live.stop)
+                outcome = await settling.judge(self._services, ending)
+        settling.finish(self._services, ending, outcome)
