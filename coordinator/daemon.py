@@ -304,17 +304,21 @@ class Daemon:
                 )  # the loop feeds it, not this task: only a loop that turns may live on
 
     def _check_clock(self) -> None:
-        """After the clock was set all waits last as long as they were meant to; shims see to their own."""
+        """No wait lasts longer because the clock was set back; set forward, those under way end early, once.
+
+        Workers notice neither: their limits are the shims', on a clock that nobody sets.
+        """
         step = self._clock_steps.look()
         if step is None:
             return
         log.warning("the clock was set", by_seconds=round(step.total_seconds()))
-        self.services.github.clock_was_set(step)
+        if step < timedelta():
+            self.services.github.clock_was_set_back(step)
+            try:
+                self.services.store.clock_was_set_back(step)
+            except StoreError as error:
+                self._store_refused(error)
         self.polls.clock_was_set(step)
-        try:
-            self.services.store.clock_was_set(step)
-        except StoreError as error:
-            self._store_refused(error)
         self.outbox.kick()
         self.wake(Wake.TICK)
 

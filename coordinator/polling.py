@@ -43,8 +43,8 @@ class Pace:
         self.failures, self.not_before = self.failures + 1, retry_at
 
     def clock_was_set(self, step: timedelta) -> None:
-        """A wait lasts as long as it was meant to."""
-        if self.not_before is not None:
+        """A wait does not last longer than it was meant to."""
+        if self.not_before is not None and step < timedelta():
             self.not_before += step
 
     def delay(self, interval: float, now: datetime, spread: float) -> float:

@@ -59,10 +59,10 @@ class GitHub:
         """What is left of each limit, and until when requests are held back."""
         return self._wire.limiter.ledger
 
-    def clock_was_set(self, step: timedelta) -> None:
-        """Have all waits last as long as they were meant to."""
-        self._wire.limiter.clock_was_set(step)
-        self._pace.clock_was_set(step)
+    def clock_was_set_back(self, step: timedelta) -> None:
+        """Have all waits last as long as they were meant to; `step` is negative."""
+        self._wire.limiter.clock_was_set_back(step)
+        self._pace.clock_was_set_back(step)
 
     def close(self) -> None:
         """Take no more requests and close the connections; what is on its way is not waited for."""

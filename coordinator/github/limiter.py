@@ -96,7 +96,7 @@ class Limiter:
             if status < 400:
                 self._strikes = 0
 
-    def clock_was_set(self, step: timedelta) -> None:
+    def clock_was_set_back(self, step: timedelta) -> None:
         """Waits last as long as they were meant to."""
         with self._lock:
             self._blocks = {
@@ -171,7 +171,7 @@ class WritePace:
         self._booked_until = booked
         return max((booked - self._credit - now).total_seconds(), 0.0)
 
-    def clock_was_set(self, step: timedelta) -> None:
+    def clock_was_set_back(self, step: timedelta) -> None:
         """What was booked stays as far away as it was."""
         if self._booked_until is not None:
             self._booked_until += step

@@ -25,7 +25,8 @@ _SENTENCES = {
     "disk I/O error": "The disk that holds {name} fails ({reason}): nothing was written",
     "readonly": "{name} may not be written by this user or was opened for reading only",
     "is locked": "Another program has kept {name} locked for more than 30 seconds",
-    "unable to open": "{name} cannot be opened: look at the permissions of the file and of its folder",
+    "unable to open": "{name} cannot be opened: look at the permissions of file and folder, and whether "
+    "the file system can be written to",
 }
 
 

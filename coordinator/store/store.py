@@ -268,8 +268,8 @@ class Store:
             audit.add(conn, now, "daemon_ended", f"while it handled the task ({crashes})", task_id=task_id)
             return crashes
 
-    def clock_was_set(self, step: timedelta) -> None:
-        """Move the ends of all waits by the step of the clock: they last as long as they were meant to."""
+    def clock_was_set_back(self, step: timedelta) -> None:
+        """Move the ends of all waits by the (negative) step of the clock: they last no longer for it."""
         with self._database.write() as conn:
             tasks.shift_waits(conn, step)
             outbox.shift_waits(conn, step)

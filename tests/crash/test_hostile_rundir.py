@@ -72,58 +72,72 @@ def calm(world: World, number: int) -> None:
     assert len(world.pulls(number)) <= 1
 
 
-@pytest.mark.parametrize("what", TAMPER)
-@pytest.mark.parametrize("name", FILES)
-def test_tampered_while_the_run_lives_and_the_daemon_follows_it(world: World, name: str, what: str) -> None:
+@pytest.fixture
+def seven(a_world) -> World:
+    """Room for a run of each kind of tampering, side by side."""
+    world: World = a_world(coordinator={"max_concurrent_workers": len(TAMPER)})
     world.use_gated_agent()
-    number = world.issue()
-    world.start()
-    world.until_working(number)
-    world.until_logged("worker started")
-    (run_dir,) = world.live()
-    TAMPER[what](run_dir / name)
-    calm(world, number)
-    assert len(world.runs(number)) <= 2
-    other = world.issue()
-    world.until_state(other, "succeeded")  # the daemon is as well as before
+    return world
 
 
-@pytest.mark.parametrize("what", TAMPER)
+def all_working(world: World) -> dict[str, int]:
+    """One issue for each kind of tampering, its agent up and its start written down."""
+    numbers = {what: world.issue() for what in TAMPER}
+    for number in numbers.values():
+        world.until_working(number)
+    for number in numbers.values():
+        world.until(lambda of=number: world.runs(of)[0].started_at, "the start is written down")
+    return numbers
+
+
+def tamper(world: World, numbers: dict[str, int], name: str) -> None:
+    for what, number in numbers.items():
+        TAMPER[what](Path(world.runs(number)[0].run_dir) / name)
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_tampered_after_the_end_of_a_run_that_nobody_has_settled_yet(
-    world: World, name: str, what: str
-) -> None:
-    world.use_gated_agent()
-    number = world.issue()
-    world.start_process()
-    run = world.until_working(number)
-    world.until(lambda: world.runs(number)[0].started_at, "the start is written down")
-    world.kill()
-    world.open_gate()
-    world.until_quiet()
-    TAMPER[what](Path(run.run_dir) / name)
-    world.start()
-    calm(world, number)
-    assert world.runs(number)[0].outcome in ("succeeded", "lost")
-    assert len(world.runs(number)) <= 2
+def test_tampered_while_the_run_lives_and_the_daemon_follows_it(seven: World, name: str) -> None:
+    seven.start()
+    numbers = all_working(seven)
+    agents = seven.processes()
+    tamper(seven, numbers, name)
+    for number in numbers.values():
+        calm(seven, number)
+        assert len(seven.runs(number)) <= 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
+    other = seven.issue()
+    seven.until_state(other, "succeeded")  # the daemon is as well as before
 
 
-@pytest.mark.parametrize("what", TAMPER)
-@pytest.mark.parametrize("name", ("lock", "started", "spec.json", "exit", "output.log"))
-def test_tampered_while_the_run_lives_and_no_daemon_does(world: World, name: str, what: str) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_tampered_after_the_end_of_a_run_that_nobody_has_settled_yet(seven: World, name: str) -> None:
+    seven.start_process()
+    numbers = all_working(seven)
+    seven.kill()
+    seven.open_gate()
+    seven.until_quiet()
+    tamper(seven, numbers, name)
+    seven.start()
+    for number in numbers.values():
+        calm(seven, number)
+        assert seven.runs(number)[0].outcome in ("succeeded", "lost")
+        assert len(seven.runs(number)) <= 2
+
+
+@pytest.mark.parametrize("name", ["lock", "started", "spec.json", "exit", "output.log"])
+def test_tampered_while_the_run_lives_and_no_daemon_does(seven: World, name: str) -> None:
     """The hardest: the next daemon has only what is there. It follows the run, or ends all of it."""
-    world.use_gated_agent()
-    number = world.issue()
-    world.start_process()
-    run = world.until_working(number)
-    world.until(lambda: world.runs(number)[0].started_at, "the start is written down")
-    world.kill()
-    TAMPER[what](Path(run.run_dir) / name)
-    world.start()
-    world.until_logged("found a run")
-    world.until(lambda: len(world.processes()) <= 1, "at most one agent lives")
-    calm(world, number)
-    assert len(world.runs(number)) <= 2
+    seven.start_process()
+    numbers = all_working(seven)
+    agents = seven.processes()
+    assert len(agents) == len(TAMPER)
+    seven.kill()
+    tamper(seven, numbers, name)
+    seven.start()
+    for number in numbers.values():
+        calm(seven, number)
+        assert len(seven.runs(number)) <= 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
 
 
 @pytest.mark.parametrize("is_moved", [False, True], ids=["removed", "moved away"])
