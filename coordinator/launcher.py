@@ -120,6 +120,15 @@ class WorkerHandle:
         if self.boot_id == shim.boot_id():
             shim.signal_exact(self.shim_pid, self.shim_start, signal.SIGUSR1)
 
+    def terminate(self) -> bool:
+        """Have the shim end the run where no request can be written; False if it cannot be told.
+
+        Only a signal, so nothing of it outlives the shim but the detail of its exit record.
+        """
+        return self.boot_id == shim.boot_id() and shim.signal_exact(
+            self.shim_pid, self.shim_start, signal.SIGTERM
+        )
+
     async def _shim_gone(self) -> None:
         fd = shim.open_exact(self.shim_pid, self.shim_start) if self.boot_id == shim.boot_id() else None
         if fd is None:

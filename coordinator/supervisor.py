@@ -7,6 +7,7 @@ what its end means. Any exception on the way still ends in a settled, counted ru
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from adw_modules.agents import parser_for
 from adw_modules.agents.stream import AgentEvent, Retry
-from adw_modules.errors import CoordinatorError, PromptError, SpawnError, WorkspaceError
+from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
@@ -30,6 +31,7 @@ from coordinator.workspaces import Workspace
 log = get_logger()
 
 FOLLOW_SECONDS = 0.5  # how often a live run's output is read
+END_SECONDS = 10.0  # beyond twice `stop_grace_seconds`, for a run that is ended to be settled
 SETTLE_AGAIN_SECONDS = 2.0  # after the disk or the store would not take the end of a run
 REFUSED_CREDENTIALS = frozenset({401, 403})
 
@@ -88,13 +90,26 @@ class Supervisor:
     def stop_all(self, reason: str, outcome: Outcome) -> None:
         """Ask every live run to end, and try no longer to settle what the disk refuses: we end as well."""
         self._is_ending = True
-        for run_id in list(self._live):
-            self.stop(run_id, reason, outcome)
+        for run_id, live in list(self._live.items()):
+            try:
+                self.stop(run_id, reason, outcome)
+            except StoreError as error:  # a full disk: it ends all the same, and the shim says why
+                self._hampered(live, error)
+                live.stop = live.stop or Stop(reason=reason, outcome=outcome)
+                self._send_stop(live)
 
     async def wait_all(self) -> None:
-        """Until every live run is settled."""
+        """Until every live run that was told to end is settled.
+
+        Not for ever: with a full disk a shim keeps its run until it can write how that ended.
+        """
+        grace = self._services.settings.coordinator.stop_grace_seconds
+        until = time.monotonic() + 2 * grace + END_SECONDS
         while pending := [live.finished for live in self._live.values() if live.finished]:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending, timeout=max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until:
+                await self.abandon()
+                return
 
     async def abandon(self) -> None:
         """Stop following; workers go on under their shims and the next daemon adopts them."""
@@ -232,6 +247,8 @@ class Supervisor:
             live.is_stop_sent = True
         except SpawnError as error:
             self._hampered(live, error)
+            if self._is_ending:  # nobody will be there to repeat it
+                live.is_stop_sent = live.handle.terminate()
 
     def _read_output(self, live: LiveRun) -> None:
         for event in live.output.read():

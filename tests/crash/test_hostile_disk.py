@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from world import Result, World
+from world import WAIT, Result, World
 
 pytestmark = pytest.mark.crash
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
@@ -210,3 +211,22 @@ def test_a_backup_onto_a_full_disk_is_one_sentence_and_leaves_nothing(a_world, d
     assert code == 1
     assert said == f"The disk that holds {target} is full: nothing was written there."
     assert [path.name for path in target.iterdir()] == ["ballast"]
+
+
+def test_runs_are_ended_with_their_daemon_although_no_request_to_stop_can_be_written(
+    a_world, disk: Disk
+) -> None:
+    world: World = a_world()
+    disk(world.state_dir, 8 * 1024)
+    number = world.issue(WAIT)
+    world.start_process("--once")
+    world.until_working(number)
+    ballast = fill(world.state_dir)
+    code, _ = world.end_process(signal.SIGINT)
+    assert code == 130
+    assert world.processes() == []
+    ballast.unlink()
+    world.until(lambda: not world.live(), "the shim could write how it ended")
+    world.start()
+    world.until(lambda: world.result(number).outcomes[0] != "running", "the run is settled")
+    assert world.result(number).outcomes[0] == "interrupted"
