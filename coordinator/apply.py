@@ -15,6 +15,7 @@ from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from coordinator.faultpoints import Point, reached
 from coordinator.launcher import is_alive
 from coordinator.logs import about, get_logger
 from coordinator.ownerless import newest_token
@@ -60,6 +61,7 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     )
     if claimed is None:
         return
+    reached(Point.CLAIMED)
     task, run = claimed
     log.info(
         decision.log_line,
@@ -138,6 +140,7 @@ def requeue(action: Requeue, services: Services) -> None:
         wake_at=None,
         now=services.now(),
     )
+    reached(Point.REQUEUED)
 
 
 def withdraw_idle(services: Services, task: Task, reason: str) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 from adw_modules.errors import SpawnError
 from adw_modules.tasks.model import ExitRecord
 from coordinator import shim
+from coordinator.faultpoints import Point, reached, shim_environment
 from coordinator.units import Limits, Manager, unit_of
 
 _SHIM = str(Path(shim.__file__).resolve())
@@ -215,6 +216,7 @@ def classify(run_dir: Path, *, patience: float = _ADOPT_PATIENCE) -> RunState:
             survivors = _end_leftovers(run_dir)
             return Lost(started=shim.read_json(str(run_dir / "started")) or {}, survivors=survivors)
         if _revoke(run_dir):
+            reached(Point.REVOKED)
             return NeverStarted()
     raise SpawnError(f"The run in {run_dir} changes hands all the time; look for a second daemon.")
 
@@ -360,6 +362,7 @@ class _ForkServer:
         self._waiting[request_id] = answer
         try:
             await self._send({"id": request_id, "run_dir": str(run_dir)})
+            reached(Point.SHIM_ASKED)
             return await answer
         finally:
             self._waiting.pop(request_id, None)
@@ -406,7 +409,7 @@ def _spawn_server(python: str, fd: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         pass_fds=(fd,),
         cwd="/",
-        env=_SHIM_ENVIRONMENT,
+        env=_SHIM_ENVIRONMENT | shim_environment(),
         start_new_session=True,
     )
 
@@ -468,8 +471,11 @@ class RunLauncher(ABC):
         try:
             self._runs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             run_dir.mkdir(mode=0o700)
+            reached(Point.RUN_DIR_MADE)
             _write_private(run_dir / "spec.json", json.dumps(written).encode())
+            reached(Point.SPEC_WRITTEN)
             _write_private(run_dir / "prompt.md", spec.prompt.encode(errors="replace"))
+            reached(Point.PROMPT_WRITTEN)
         except OSError as error:
             raise SpawnError(f"Cannot write the run directory {run_dir}: {error}.") from error
         return run_dir
@@ -526,7 +532,7 @@ class Launcher(RunLauncher):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=_SHIM_ENVIRONMENT,
+                env=_SHIM_ENVIRONMENT | shim_environment(),
                 start_new_session=True,
             )
         except OSError as error:

@@ -27,6 +27,7 @@ from adw_modules.tasks import report
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
+from coordinator.faultpoints import Point, reached
 from coordinator.github import Pull
 from coordinator.logs import about, get_logger
 from coordinator.preparing import find_workspace
@@ -128,6 +129,7 @@ class Outbox:
             else:
                 await self._report(task)
             store.outbox_done(item.item_id, item.version)
+            reached(Point.PUBLISHED)
         except (GitHubUnavailable, GitHubRefused, WorkspaceError) as error:
             self._failed(item, error)
         except StoreError:
@@ -178,19 +180,25 @@ class Outbox:
         run = next((run for run in reversed(services.store.runs_of(task.task_id)) if _succeeded(run)), None)
         if run is None or task.state is not TaskState.SUCCEEDED:
             return  # withdrawn or opened again meanwhile: nothing to publish now
+        reached(Point.PULL_TAKEN)
         workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
             await services.in_thread(services.workspaces.push, workspace, services.git_auth)
+            reached(Point.PUSHED)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
             if workspace is None:
                 raise WorkspaceError(
                     f"the workspace of {task.name} is gone, and its branch has no pull request"
                 )
+            reached(Point.PULL_LOOKED_UP)
             pull = await self._create_pull(task, run, workspace)
+            reached(Point.PULL_CREATED)
         services.store.record_pull(task.task_id, pull.number, pull.url)
+        reached(Point.PULL_RECORDED)
         if workspace is not None:
             await services.in_thread(services.workspaces.release, workspace)
+            reached(Point.RELEASED)
 
     async def _create_pull(self, task: Task, run: Run, workspace: Workspace) -> Pull:
         said, _ = load_summary(Path(run.run_dir))
@@ -213,14 +221,18 @@ class Outbox:
         comment_id = task.comment_id or await github.find_comment(
             task.repo, task.issue_number, report.marker(task)
         )
+        reached(Point.COMMENT_LOOKED_UP)
         if comment_id is None or not await github.edit_comment(task.repo, comment_id, body):
             comment_id = await github.create_comment(task.repo, task.issue_number, body)
+        reached(Point.COMMENT_WRITTEN)
         if comment_id != task.comment_id:
             services.store.record_comment(task.task_id, comment_id)
+        reached(Point.COMMENT_RECORDED)
         prefix = services.settings.github.status_label_prefix
         if prefix:
             wanted = report.status_label(task.state, prefix)
             await github.set_status_label(task.repo, task.issue_number, prefix, wanted, task.labels)
+            reached(Point.LABELLED)
 
     def _comment(self, task: Task) -> str:
         runs = self.services.store.runs_of(task.task_id)

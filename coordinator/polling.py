@@ -18,6 +18,7 @@ from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
 from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest
+from coordinator.faultpoints import Point, reached
 from coordinator.github import IssueGone, Listing, Unchanged
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
@@ -112,6 +113,7 @@ class RepositoryPoller:
         seen_at = self.listed_at = monotonic()
         if isinstance(listing, Unchanged):
             return False
+        reached(Point.LISTED)
         store, now = self.services.store, self.services.now()
         known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
         unknown: list[IssueSnapshot] = []
@@ -144,6 +146,7 @@ class RepositoryPoller:
                 return await self._judge(issue, known.get(issue.number))
 
         verdicts = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
+        reached(Point.JUDGED)
         for verdict in verdicts:
             if isinstance(verdict, TaskRequest | Refused):
                 self._record(verdict, known.get(verdict.issue.number))
@@ -191,6 +194,7 @@ class RepositoryPoller:
         upserted = self.services.store.upsert_task(
             verdict, name=name, now=now, report_at=now + self.services.report_delay
         )
+        reached(Point.ADMITTED)
         if upserted.change in ("created", "reopened"):
             log.info(
                 "new task" if upserted.change == "created" else "task opened again",

@@ -29,6 +29,7 @@ from adw_modules.tasks.model import (
 )
 from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run
+from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import earlier_success, save_summary, stderr_tail
@@ -127,6 +128,7 @@ async def judge(services: Services, ending: Ending) -> RunOutcome:
     try:
         if ending.record is not None:
             git = await services.in_thread(_keep_work, services, ending)
+            reached(Point.WORK_KEPT)
     except WorkspaceError as error:
         workspace_error = error
     settled_before = earlier_success(Path(ending.run.run_dir)) if git is None and ending.record else None
@@ -170,8 +172,10 @@ def commit_message(task: Task) -> str:
 def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     """Write the end of the run and the next state of its task, in one transaction; then log it."""
     settled = _settled(services, ending, outcome)
+    reached(Point.OUTCOME_JUDGED)
     # Before anybody quotes it.
     save_summary(Path(ending.run.run_dir), ending.summary, services.redactor.text, outcome)
+    reached(Point.SUMMARY_SAVED)
     started_at = ending.run.started_at or (ending.record.started_at if ending.record else None)
     if not services.store.finish(
         replace(ending.run, started_at=started_at),
@@ -183,8 +187,10 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     ):
         log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
         return
+    reached(Point.SETTLED)
     try:
         _log_call(services, ending, settled)
+        reached(Point.CALL_LOGGED)
     except OSError as error:  # the run is settled; the store has the same figures
         log.warning("the daily log of calls could not be written", error=str(error))
     _log_finished(ending, settled, services.settings.coordinator.max_attempts)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of spec.json, started and exit: the newest that is written, and every older one is read
 MARKER_NAME = "COORDINATOR_RUN_MARKER"
+_FAULT = os.environ.get("COORDINATOR_SHIM_FAULT")  # `NAME:RUN`; see coordinator/faultpoints.py
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 1.0  # seconds between looks at `stop` and at the output; SIGUSR1 makes a look immediate
@@ -472,10 +473,13 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
     _adopt_orphans()
     os.chdir(run_dir)
     identity = _claim()
+    _reached("shim.locked")
     spec = _read_spec()
     streams = _open_streams()
+    _reached("shim.ready")
     began = _boot_clock()
     started = _record_start(spec, identity)
+    _reached("shim.started")
     try:
         agent = _Agent(_spawn(spec, streams), spec.marker)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or in the environment
@@ -483,17 +487,29 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
         _write_exit(_failed_exec(started, str(error)))
         return
     try:
+        _reached("shim.spawned")
         _offer_for_killing(agent.pid)
         started = _record_agent(started, agent.pid)
+        _reached("shim.recorded")
         _report(report_fd, {"id": request_id, **started})
+        _reached("shim.reported")
         reason, detail = _watch(agent, spec)
         _clear_up(agent, reason)
+        _reached("shim.agent_gone")
     except BaseException:
         agent.kill_tree()  # a fault of ours: no agent without an owner. No `exit`, so the run is lost
         raise
     if reason == "exited" and spec.unit and out_of_memory_kills(spec.unit) > 0:
         detail = f"out of memory (limit {spec.memory_max})"
     _write_exit(_exit_record(agent, reason, detail, started, _boot_clock() - began))
+    _reached("shim.exit_written")
+
+
+def _reached(point: str) -> None:
+    """Die here if a test asks for it: at this fault point, in the run whose number our directory ends in."""
+    if _FAULT and f"{point}:{os.getcwd().rpartition('.')[2]}" == _FAULT:
+        write("killed", point.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _claim() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreE
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
+from coordinator.faultpoints import Point, reached
 from coordinator.launcher import Alive, Exited, Lost, NeverStarted, RunState, WorkerHandle
 from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
@@ -81,6 +82,7 @@ class Supervisor:
         """Ask a live run to end; the request is durable before any signal is sent."""
         live = self._live.get(run_id)
         self._services.store.request_stop(run_id, reason=reason, outcome=outcome, now=self._services.now())
+        reached(Point.STOP_RECORDED)
         if live is None or live.stop is not None:
             return
         live.stop = Stop(reason=reason, outcome=outcome)
@@ -134,9 +136,11 @@ class Supervisor:
 
     def _take_over(self, task: Task, run: Run, state: RunState, *, after_crash: bool) -> None:
         log.info("found a run", **about(task, run), found=type(state).__name__.lower())
+        reached(Point.ADOPTED)
         if after_crash and not isinstance(state, Alive):
             # Being followed is not being handled: only what was about to start or to be settled is suspect.
             crashes = self._services.store.count_crash(task.task_id, self._services.now())
+            reached(Point.CRASH_COUNTED)
             task = replace(task, crashes=crashes)
             if crashes >= self._services.settings.coordinator.max_crashes_per_task:
                 self._settle_ended(task, run, None, failure=settling.poisoned(crashes))
@@ -198,6 +202,7 @@ class Supervisor:
             return
         self._send_stop(live)  # asked for while the workspace was being made
         record = await self._follow(live, handle)
+        reached(Point.END_SEEN)
         await self._settle_guarded(live, record)
 
     async def _launch(self, live: LiveRun) -> WorkerHandle:
@@ -206,7 +211,9 @@ class Supervisor:
         live.workspace = await services.in_thread(
             prepare_workspace, services, task, not_older_than=live.seen_at
         )
+        reached(Point.WORKSPACE_READY)
         live.handle = await services.launcher.launch(launch_spec(services, task, run, live.workspace))
+        reached(Point.SHIM_ANSWERED)
         live.run = replace(run, started_at=services.now())
         log.info(
             "worker started",
@@ -234,6 +241,7 @@ class Supervisor:
         try:
             self._send_stop(live)
             self._read_output(live)
+            reached(Point.PROGRESS_READ)
             self._save_progress(live)
         except (CoordinatorError, OSError) as error:
             self._hampered(live, error)
@@ -245,6 +253,7 @@ class Supervisor:
         try:
             live.handle.stop(live.stop.reason)
             live.is_stop_sent = True
+            reached(Point.STOP_ASKED)
         except SpawnError as error:
             self._hampered(live, error)
             if self._is_ending:  # nobody will be there to repeat it
@@ -271,10 +280,12 @@ class Supervisor:
                 child_pid=live.handle.child_pid,
             )
             live.is_marked = True
+            reached(Point.START_MARKED)
         if output.offset > output.saved_offset:
             usage = output.summary().usage
             store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage)
             output.saved_offset = output.offset
+            reached(Point.PROGRESS_SAVED)
             self._check_tokens(live, usage)
 
     def _check_tokens(self, live: LiveRun, usage: Usage) -> None:

@@ -50,12 +50,13 @@ def run(
     import os
     import sys
 
-    from coordinator import logs
+    from coordinator import faultpoints, logs
     from coordinator.cli.common import settings_source
     from coordinator.cli.question import ask_about_runs, can_ask
     from coordinator.daemon import Daemon
     from coordinator.journal import Journal, is_journal
 
+    faultpoints.arm(os.environ)
     faulthandler.enable()  # a watchdog ends us by SIGABRT: then the journal shows where the loop stood
     os.umask(0o077)  # what the daemon and its shims write is their user's alone
     source = settings_source(config, os.environ)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
 from adw_modules.tasks.model import IssueSnapshot
+from coordinator.faultpoints import Point, reached
 from coordinator.github import answers
 from coordinator.github.answers import Account, IssueGone, LabelEvent, Listing, Permission, Pull, Unchanged
 from coordinator.github.limiter import Ledger, WritePace
@@ -130,6 +131,7 @@ class GitHub:
         the issue has then, and that beats what a poll saw some time ago.
         """
         shown = current_labels if wanted is None else await self._add_label(repo, number, wanted)
+        reached(Point.LABEL_ADDED)
         for label in shown:
             if _is_stale_status(label, prefix, wanted):
                 await self._remove_label(repo, number, label)

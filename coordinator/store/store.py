@@ -31,6 +31,7 @@ from adw_modules.tasks.model import (
     TaskState,
     Usage,
 )
+from coordinator.faultpoints import Point, reached
 from coordinator.store import audit, control, outbox, runs, schema, tasks
 from coordinator.store.database import Database, open_database
 from coordinator.store.records import (
@@ -102,7 +103,9 @@ class Store:
         After a power loss the next daemon polls the issue again, so the commit does not wait for the disk.
         """
         with self._database.write(is_urgent=False) as conn:
-            return tasks.upsert(conn, request, name, now, report_at or now)
+            upserted = tasks.upsert(conn, request, name, now, report_at or now)
+            reached(Point.ADMITTING)
+            return upserted
 
     def refresh_issue(self, repo_id: int, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
         """Follow a known issue's title, labels and priority without looking at its trigger."""
@@ -171,6 +174,7 @@ class Store:
                 outbox.add(conn, task_id, OutboxKind.REPORT, now, report_at)
                 text = f"run {claimed[1].token} on {decision.provider}/{decision.model}"
                 audit.add(conn, now, "claimed", text, task_id=task_id, run_id=claimed[1].run_id)
+                reached(Point.CLAIMING)
             return claimed
 
     def mark_started(
@@ -178,7 +182,9 @@ class Store:
     ) -> bool:
         """The worker process exists. False when the run has ended already."""
         with self._database.write() as conn:
-            return runs.mark_started(conn, run_id, now, shim_pid, child_pid)
+            marked = runs.mark_started(conn, run_id, now, shim_pid, child_pid)
+            reached(Point.START_MARKING)
+            return marked
 
     def save_progress(self, run_id: int, token: int, *, offset: int, usage: Usage | None) -> bool:
         """How far the output is counted (bytes) and, if given, the tokens so far. False when fenced out."""
@@ -216,6 +222,7 @@ class Store:
             self._enqueue(conn, run.task_id, settlement.outbox, now)
             text = f"{outcome.outcome}, task {settlement.state}: {outcome.detail}"
             audit.add(conn, now, "finished", text, task_id=run.task_id, run_id=run.run_id)
+            reached(Point.SETTLING)
             return True
 
     def transition(
@@ -294,7 +301,9 @@ class Store:
     def outbox_done(self, item_id: int, version: int) -> bool:
         """This version has been written to GitHub. False when newer news came meanwhile: it stays pending."""
         with self._database.write() as conn:
-            return outbox.done(conn, item_id, version)
+            is_done = outbox.done(conn, item_id, version)
+            reached(Point.PUBLISHING)
+            return is_done
 
     def outbox_retry(self, item_id: int, *, not_before: datetime, error: str) -> None:
         """Sending failed; look at it again then."""

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
+from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import inside, is_real_directory, read_text, write_text
 from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line
 from coordinator.workspaces.places import Mirror, admins_of
@@ -117,6 +118,7 @@ class Mirrors:
         try:
             self._git.read(temporary, "init", "--quiet", "--bare", "--template=", "--initial-branch=main")
             self._fetch_branches(temporary, auth)
+            reached(Point.MIRROR_FETCHED)
             mirror.path.parent.mkdir(mode=0o700, exist_ok=True)
             temporary.path.rename(mirror.path)
         finally:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from adw_modules.errors import WorkspaceError
 from adw_modules.tasks.model import GitState
+from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import read_note
 from coordinator.workspaces.git import PUSH_REMOTE, SHA, Finished, Git, GitAuth, last_line
 from coordinator.workspaces.places import BLOCKED_FILE, Tree
@@ -66,6 +67,7 @@ class Work:
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)
         if done.code:
             raise WorkspaceError(f"Pushing {branch} to {mirror.repo} failed: {_refusal(done, auth)}")
+        reached(Point.PUSH_UNRECORDED)
         write_record(self.tree, replace(record, remote_sha=head))
         return head
 
@@ -146,6 +148,7 @@ class Work:
 
     def _commit_all(self, message: str) -> None:
         self._git.read(self.tree, "add", "--all")
+        reached(Point.WORK_STAGED)
         arguments = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
         done = self._git.run(self.tree, arguments, stdin=message)
         if done.code == 1 and not self.status().is_dirty:

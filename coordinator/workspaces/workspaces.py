@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adw_modules.tasks.model import GitState
+from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import plain_os_errors
 from coordinator.workspaces.git import Git, GitAuth
 from coordinator.workspaces.mirrors import Mirrors
@@ -84,6 +85,7 @@ class Workspaces:
         path, branch = self._worktrees.path(task_name), checked_branch(branch)
         fresh = time.monotonic() if not_older_than is None else not_older_than
         self.fetch(mirror, auth, not_older_than=fresh)
+        reached(Point.FETCHED)
         return self._worktrees.prepare(mirror, path, branch, default_branch=default_branch, now=now)
 
     def find(self, mirror: Mirror, task_name: str, branch: str) -> Workspace | None:

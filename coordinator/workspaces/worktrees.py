@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
+from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import inside, read_text
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.mirrors import Mirrors
@@ -152,6 +153,7 @@ class Worktrees:
             # git itself refuses when anything is not committed, and that is the only look at the files.
             if not self._git.succeeds(mirror, "worktree", "remove", "--", str(workspace.path)):
                 return False
+            reached(Point.TREE_REMOVED)
             self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
             return True
 
@@ -206,6 +208,7 @@ class Worktrees:
     def _create(self, mirror: Mirror, path: Path, branch: str, refs: _Refs, now: datetime) -> Workspace:
         start = self._start(mirror, branch, refs, now)
         tree = self._add(mirror, path, branch, start)
+        reached(Point.TREE_CHECKED_OUT)
         record = Record(
             branch=branch,
             default_branch=refs.default_branch,
@@ -223,6 +226,7 @@ class Worktrees:
         path.mkdir()
         try:
             _register(tree, branch)
+            reached(Point.TREE_REGISTERED)
             self._git.read(tree, "checkout", "--quiet", "--force", "--no-track", "-B", branch, start, "--")
             (tree.admin / "locked").unlink()
         except (WorkspaceError, OSError):
