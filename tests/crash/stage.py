@@ -16,7 +16,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from adw_modules.tasks.model import ModelUsage, Outcome, Run
+from adw_modules.errors import StoreError
+from adw_modules.tasks.model import ModelUsage, Outcome, Run, TaskState
 from coordinator import shim
 from coordinator.demo import agent
 from coordinator.faultpoints import VARIABLE
@@ -62,6 +63,13 @@ class Stage(World):
             return any(not shim.is_locked(str(mark.parent / "lock")) for mark in killed)
 
         self.until(look, "a shim has died at its fault point")
+
+    def succeeded(self) -> int:
+        """How many tasks have."""
+        try:
+            return self.store.counts_by_state().get(TaskState.SUCCEEDED, 0)
+        except StoreError:
+            return 0  # no daemon has come as far as to make the store
 
     # -- evidence --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Killed with SIGKILL between every two steps from poll to publish, the next daemon loses and doubles nothing.
+"""Killed with SIGKILL between every two steps from poll to publish: nothing is lost, nothing is doubled.
 
 The steps are those of coordinator/faultpoints.py: all of them, since they are the parameters. A point that
 no call site reaches, or that its story does not come by, fails here, because nobody dies.

@@ -8,13 +8,14 @@ import fcntl
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> int:
     folder, program, *arguments = sys.argv[1:]
-    run = os.path.basename(os.path.dirname(os.readlink("/proc/self/fd/1")))  # where the shim sends our output
+    run = Path("/proc/self/fd/1").readlink().parent.name  # where the shim sends our output
     task = run.rpartition(".")[0]
-    lock = os.open(os.path.join(folder, f"{task}.alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(Path(folder, f"{task}.alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -28,7 +29,7 @@ def main() -> int:
 
 def note(folder: str, line: str) -> None:
     """One write, so that lines of two agents cannot mix."""
-    file = os.open(os.path.join(folder, "witness"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+    file = os.open(Path(folder, "witness"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.write(file, f"{line}\n".encode())
     os.close(file)
 
