@@ -144,12 +144,18 @@ class Stage(World):
 
     def check_quiet(self) -> None:
         """End the daemon politely: nothing of it or of its runs is left, and no lock is held."""
+        self.until(self._listens, "the daemon is up")
         code, _ = self.end_process(signal.SIGTERM)
         assert code == 0
         assert self.overlaps() == []
         self.until(lambda: not self.live(), "no run directory is locked")
         self.until(lambda: not self._orphans(), "no process is left")
         assert not (self.state_dir / "daemon.json").exists()
+
+    def _listens(self) -> bool:
+        """Whether the daemon is past its start; the file may be one that a killed daemon has left."""
+        said = shim.read_json(str(self.state_dir / "daemon.json"))
+        return self.process is not None and said is not None and said["pid"] == self.process.pid
 
     def _orphans(self) -> list[str]:
         """Processes that were left to us; the dead among them are buried."""
