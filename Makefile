@@ -50,7 +50,7 @@ test-agents: $(DEV) $(NPM) ## With the real Claude CLI and a local model server 
 	$(BIN)/python -m pytest -n 2 -m agents tests/agents
 
 test-crash: $(DEV) ## Daemon, shims and agents killed at every step, and at random
-	$(BIN)/python -m pytest -n 2 -m crash
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m crash
 
 chaos: $(DEV) ## Ten minutes of random kills
 	$(BIN)/python -m pytest -m chaos tests/crash

@@ -16,12 +16,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from world import PATIENCE, REPO, World
+
 from adw_modules.errors import StoreError
 from adw_modules.tasks.model import ModelUsage, Outcome, Run, TaskState
 from coordinator import shim
 from coordinator.demo import agent
 from coordinator.faultpoints import VARIABLE
-from tests.scenarios.world import PATIENCE, REPO, World
 
 FREE = frozenset({Outcome.NEVER_STARTED})  # a run that costs nothing and may be repeated without harm
 

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from stage import Stage
+from world import WRITE
 
 from coordinator import shim
-from tests.scenarios.world import WRITE
 
 REPOS = ("octo/hello", "octo/two", "octo/three", "octo/four")
 CONFIG = {

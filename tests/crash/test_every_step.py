@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from stage import FREE, Stage
+from world import REPO, WAIT, WRITE
 
 from adw_modules.tasks.model import Outcome, TaskState
 from coordinator.faultpoints import Point
-from tests.scenarios.world import REPO, WAIT, WRITE
 
 pytestmark = pytest.mark.crash
 

@@ -11,10 +11,10 @@ import pytest
 import storm
 from stage import FREE, Stage
 from storm import Storm
+from world import WRITE
 
 from adw_modules.tasks.model import Outcome
 from coordinator.faultpoints import Point
-from tests.scenarios.world import WRITE
 
 KILLS, RUNS = 60, 200
 ROUNDS_OF_TWO = 12
