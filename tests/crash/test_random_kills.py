@@ -89,7 +89,7 @@ def test_minutes_of_killed_daemons_shims_and_agents_double_nothing(a_stage) -> N
     while time.monotonic() < until:
         weather.add_issues(max(0, 24 - weather.unfinished()))
         stage.start_process()
-        for _ in range(weather.dice.randrange(1, 6)):
+        for _ in range(weather.dice.randrange(2, 12)):
             weather.live_a_little(weather.dice.uniform(0.3, 0.8))
             weather.strike()
         weather.end_daemon(weather.dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
