@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from adw_modules.errors import CoordinatorError
@@ -21,6 +20,7 @@ UNIT_DIR = Path("/etc/systemd/system")
 ENV_FILE = Path("/etc/coordinator.env")
 HOME = Path("/var/lib/coordinator")  # what `StateDirectory=coordinator` means
 USER = "coordinator"
+RUNTIME_DIRS = Path("/run/user")  # below it a folder for each account's own systemd
 
 # Inside the service these are empty, but for what is let in by name.
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108
@@ -44,10 +44,13 @@ class Place:
     user: str = USER
     writable: tuple[Path, ...] = ()  # beside HOME
     exposed: tuple[Path, ...] = ()  # of what is HIDDEN, what the service may read
+    runtime_dir: Path | None = None  # of the account's own systemd, where runs are units of that
 
 
 def unit_text(place: Place) -> str:
     """The unit file. CoordinatorError for a path that systemd would not read as it is."""
+    from importlib import resources
+
     values = {
         "documentation": _plain(place.documentation),
         "user": place.user,
@@ -58,6 +61,8 @@ def unit_text(place: Place) -> str:
         "home": str(HOME),
         "writable": _writable_lines(place.writable),
         "homes": _homes_lines(place),
+        "manager": _manager_lines(place.runtime_dir),
+        "runtime": _runtime_lines(place.runtime_dir),
     }
     template = (resources.files("coordinator") / "data" / NAME).read_text()
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
@@ -71,8 +76,26 @@ def _writable_lines(paths: Sequence[Path]) -> str:
 
 def _homes_lines(place: Place) -> str:
     """Closed homes; empty ones where something has to be let in: nothing can be put into a closed one."""
-    is_open = any(map(is_hidden, (*place.exposed, *place.writable)))
+    is_open = place.runtime_dir is not None or any(map(is_hidden, (*place.exposed, *place.writable)))
     return f"ProtectHome={'tmpfs' if is_open else 'yes'}\n" + _paths_line("BindReadOnlyPaths", place.exposed)
+
+
+def _manager_lines(runtime_dir: Path | None) -> str:
+    if runtime_dir is None:
+        return ""
+    unit = f"user@{runtime_dir.name}.service"
+    return f"# The account's own systemd: runs are units of it.\nWants={unit}\nAfter={unit}\n"
+
+
+def _runtime_lines(runtime_dir: Path | None) -> str:
+    """Left out if it is not there: the daemon says it better than a failed mount."""
+    if runtime_dir is None:
+        return ""
+    path = _plain(runtime_dir)
+    return (
+        "# The way to the account's own systemd. The runs that it starts are bound by nothing that stands here.\n"
+        f"Environment=XDG_RUNTIME_DIR={path}\nBindPaths=-{path}\n"
+    )
 
 
 def _paths_line(key: str, paths: Sequence[Path]) -> str:
@@ -107,6 +130,17 @@ def read_environment(text: str) -> dict[str, str]:
         if equals and not name.startswith(("#", ";")):
             found[name.strip()] = _unquoted(value.strip())
     return found
+
+
+def written(text: str, key: str) -> str | None:
+    """The value of a key in a unit file; None where it does not stand."""
+    found = re.search(rf"^{key}=(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def account_and_environment(text: str) -> tuple[str, Path]:
+    """What a unit file names as its account and its environment file."""
+    return written(text, "User") or USER, Path(written(text, "EnvironmentFile") or ENV_FILE)
 
 
 def _unquoted(value: str) -> str:

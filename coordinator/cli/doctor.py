@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ import typer
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from coordinator.cli.service.installed import Installed
     from coordinator.github import GitHub
     from coordinator.ownerless import LiveRunDir
     from coordinator.settings import LoadedSettings
+    from coordinator.units import Manager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,36 +67,56 @@ def examine(config: Path) -> Iterator[Finding]:
     from adw_modules.errors import ConfigError
     from coordinator.cli.common import settings_source
 
-    yield _git()
     try:
         loaded = settings_source(config).current
     except ConfigError as error:
+        yield _git(os.environ)
         for problem in error.problems:
             yield Finding(check="configuration", ok=False, text=problem)
         return
-    yield from _configuration(loaded)
-    yield from _launcher(loaded)
-    yield from _providers(loaded)
+    service = _installed(loaded)
+    environ = {**os.environ, **(service.environ or {})} if service else os.environ
+    if service is not None:
+        yield _service(service)
+    yield _git(environ)
+    yield from _configuration(loaded, environ)
+    yield from _launcher(loaded, service)
+    yield from _providers(loaded, environ)
     yield from _state(loaded)
-    yield from _github(loaded)
+    yield from _github(loaded, environ)
 
 
-def _git() -> Finding:
-    program = shutil.which("git")
+def _installed(loaded: LoadedSettings) -> Installed | None:
+    from coordinator.cli.common import daemon_status
+    from coordinator.cli.service import installed
+
+    daemon = daemon_status(loaded) or {}
+    return installed.find(loaded, pid=daemon.get("pid"))
+
+
+def _service(service: Installed) -> Finding:
+    """Whose PATH, keys and token all the rest is about."""
+    if service.environ is None:
+        text = f"what follows is seen with your own environment: {service.env_file} cannot be read"
+        return Finding(check="service", ok=None, text=text, mend="sudo coordinator doctor")
+    text = f"what follows is seen with its environment ({service.env_file})"
+    return Finding(check="service", ok=True, text=text)
+
+
+def _git(environ: Mapping[str, str]) -> Finding:
+    program = shutil.which("git", path=environ.get("PATH"))
     if program is None:
         return Finding(check="git", ok=False, text="git is not on PATH", mend="install git")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return Finding(check="git", ok=done.returncode == 0, text=(done.stdout or done.stderr).strip())
 
 
-def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
-    import os
-
+def _configuration(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     from adw_modules.config import check_environment, check_runnable
 
     source = str(loaded.path)
     problems = check_runnable(loaded.settings, source=source)
-    problems += check_environment(loaded.settings, os.environ, source=source)
+    problems += check_environment(loaded.settings, environ, source=source)
     for problem in problems:
         yield Finding(check="configuration", ok=False, text=problem)
     if not problems:
@@ -102,18 +125,19 @@ def _configuration(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding(check="configuration", ok=None, text=warning)
 
 
-def _launcher(loaded: LoadedSettings) -> Iterator[Finding]:
-    """With "systemd" the manager of whoever asks is looked at: ask as the daemon's user."""
-    from adw_modules.errors import ConfigError
+def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Finding]:
+    """With "systemd" the manager is looked at that the daemon would ask: the service's, or that of who asks."""
     from coordinator.units import Manager
 
     if loaded.settings.coordinator.launcher != "systemd":
         return
     manager = Manager.of_this_process()
-    try:
-        manager.check()
-    except ConfigError as error:
-        yield Finding(check="launcher", ok=False, text=str(error))
+    if service is not None and manager.is_system:
+        manager = Manager(uid=service.uid, gid=service.gid)
+    problems = _manager_problems(manager, service)
+    for problem in problems:
+        yield Finding(check="launcher", ok=False, text=problem)
+    if problems:
         return
     yield Finding(check="launcher", ok=True, text=f"runs are units of {manager.name}")
     missing = manager.missing_controllers()
@@ -123,10 +147,27 @@ def _launcher(loaded: LoadedSettings) -> Iterator[Finding]:
         yield Finding(check="launcher", ok=None, text=text, mend=mend)
 
 
-def _providers(loaded: LoadedSettings) -> Iterator[Finding]:
+def _manager_problems(manager: Manager, service: Installed | None) -> list[str]:
+    """A user's manager does not answer root, who can see all the same whether it runs."""
+    from adw_modules.errors import ConfigError
+    from coordinator import unitfile
+    from coordinator.cli.service.manager import problems
+
+    if service is not None and not manager.is_system and service.uid == manager.uid:
+        found = problems(unitfile.RUNTIME_DIRS / str(manager.uid), service.user)
+        if found or os.geteuid() != manager.uid:
+            return found
+    try:
+        manager.check()
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def _providers(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     from adw_modules.providers import ProviderManager
 
-    manager = ProviderManager(loaded.settings, project_root=loaded.project_root)
+    manager = ProviderManager(loaded.settings, environ=environ, project_root=loaded.project_root)
     for name, provider in loaded.settings.providers.items():
         availability = manager.availability(name)
         if availability.available:
@@ -189,11 +230,10 @@ def _without_owner(live: LiveRunDir) -> Finding:
     )
 
 
-def _github(loaded: LoadedSettings) -> Iterator[Finding]:
+def _github(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     import asyncio
-    import os
 
-    token = os.environ.get(loaded.settings.github.token_env)
+    token = environ.get(loaded.settings.github.token_env)
     if token:
         yield from asyncio.run(_ask_github(loaded, token))
 

@@ -9,7 +9,6 @@ import pytest
 
 from adw_modules.errors import CoordinatorError
 from coordinator import unitfile
-from coordinator.cli import service
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -28,12 +27,16 @@ def test_the_unit_in_the_checkout_is_the_template_with_the_usual_paths():
     assert "\nProtectHome=yes\n" in shown
 
 
-def test_the_verb_and_the_texts_mean_the_same_places():
-    assert (service.USER, service.UNIT_DIR, service.ENV_FILE) == (
-        unitfile.USER,
-        unitfile.UNIT_DIR,
-        unitfile.ENV_FILE,
-    )
+def test_the_way_to_the_accounts_own_systemd_is_there_only_for_runs_that_are_its_units():
+    runtime_dir = Path("/run/user/990")
+    lines = unitfile.unit_text(unitfile.Place(runtime_dir=runtime_dir)).splitlines()
+    unit, service = lines[: lines.index("[Service]")], lines[lines.index("[Service]") :]
+    assert {"Wants=user@990.service", "After=user@990.service"} <= set(unit)
+    assert "ProtectHome=tmpfs" in service  # nothing can be put into a closed one
+    assert {f"BindPaths=-{runtime_dir}", f"Environment=XDG_RUNTIME_DIR={runtime_dir}"} <= set(service)
+    plain = unitfile.unit_text(unitfile.Place())
+    assert "user@" not in plain
+    assert "/run/user" not in plain
 
 
 def test_what_is_let_in_makes_the_homes_empty_instead_of_closed():
