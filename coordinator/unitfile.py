@@ -93,7 +93,7 @@ def _runtime_lines(runtime_dir: Path | None) -> str:
         return ""
     path = _plain(runtime_dir)
     return (
-        "# The way to the account's own systemd. The runs that it starts are bound by nothing that stands here.\n"
+        "# The way to the account's own systemd. Nothing that stands here binds the runs it starts.\n"
         f"Environment=XDG_RUNTIME_DIR={path}\nBindPaths=-{path}\n"
     )
 

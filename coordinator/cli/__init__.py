@@ -65,9 +65,29 @@ def _run() -> int:
         text = str(error)
         print(text if text.endswith((".", "!", "?")) else f"{text}.", file=sys.stderr)
         return exit_code(error)
+    except PermissionError as error:
+        return _not_yours(error)
     except Exception as error:  # noqa: BLE001  # the last resort: a user never sees a traceback unless they ask for it
         return _bug(error)
     return EXIT_OK
+
+
+def _not_yours(error: PermissionError) -> int:
+    """Most often a command by hand beside a service that has an account, and a state, of its own."""
+    from pathlib import Path
+
+    if error.filename is None or os.environ.get("COORDINATOR_TRACEBACK"):
+        return _bug(error)
+    try:
+        owner = next(each for each in Path(error.filename).parents if os.access(each, os.F_OK)).owner()
+    except (KeyError, OSError):  # an account that is gone
+        owner = "root"
+    print(
+        f"You may not use {error.filename}: say `sudo -u {owner}` before the command, "
+        "as whoever runs the daemon.",
+        file=sys.stderr,
+    )
+    return EXIT_PROBLEM
 
 
 def _bug(error: Exception) -> int:

@@ -81,8 +81,8 @@ def examine(config: Path) -> Iterator[Finding]:
     yield _git(environ)
     yield from _configuration(loaded, environ)
     yield from _launcher(loaded, service)
-    yield from _providers(loaded, environ)
-    yield from _state(loaded)
+    yield from _providers(loaded, environ, service)
+    yield from _state(loaded, service)
     yield from _github(loaded, environ)
 
 
@@ -126,7 +126,7 @@ def _configuration(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterat
 
 
 def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Finding]:
-    """With "systemd" the manager is looked at that the daemon would ask: the service's, or that of who asks."""
+    """With "systemd": the manager that the daemon would ask, which is the service's, or that of who asks."""
     from coordinator.units import Manager
 
     if loaded.settings.coordinator.launcher != "systemd":
@@ -164,8 +164,16 @@ def _manager_problems(manager: Manager, service: Installed | None) -> list[str]:
     return []
 
 
-def _providers(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _providers(
+    loaded: LoadedSettings, environ: Mapping[str, str], service: Installed | None
+) -> Iterator[Finding]:
     from adw_modules.providers import ProviderManager
+
+    how = "mend that"
+    if service is not None and service.environ is not None:
+        how = (
+            f"mend that in {service.env_file}, `coordinator service install`, `systemctl restart coordinator`"
+        )
 
     manager = ProviderManager(loaded.settings, environ=environ, project_root=loaded.project_root)
     for name, provider in loaded.settings.providers.items():
@@ -175,18 +183,19 @@ def _providers(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[F
         elif not provider.enabled:
             yield Finding(check="provider", ok=None, text=f"{name}: {availability.reason}")
         else:
-            mend = f"mend that, or set providers.{name}.enabled = false"
+            mend = f"{how}, or set providers.{name}.enabled = false"
             yield Finding(check="provider", ok=False, text=f"{name}: {availability.reason}", mend=mend)
 
 
-def _state(loaded: LoadedSettings) -> Iterator[Finding]:
+def _state(loaded: LoadedSettings, service: Installed | None) -> Iterator[Finding]:
     from adw_modules.errors import StoreError
     from coordinator.cli.common import daemon_status
     from coordinator.store import StatePaths
 
     daemon = daemon_status(loaded)
     if daemon is None:
-        yield Finding(check="daemon", ok=None, text="no daemon runs", mend="start it with `coordinator run`")
+        start = "coordinator run" if service is None else "systemctl start coordinator"
+        yield Finding(check="daemon", ok=None, text="no daemon runs", mend=f"start it with `{start}`")
     else:
         yield Finding(check="daemon", ok=True, text=f"a daemon runs (process {daemon.get('pid', 'unknown')})")
     if daemon and daemon.get("config_error"):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from stage import CONFIG, STATE, UNIT, USER, Stage
 
+from coordinator import unitfile
+
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 GATE = f"{STATE}/go"
 
@@ -131,6 +133,21 @@ def test_a_manager_that_is_not_there_is_named_by_status_doctor_and_the_daemon(ow
     stage.systemd.until(lambda: stage.show("ActiveState")["ActiveState"] == "failed", "it gives up")
     assert stage.show("ExecMainStatus", "NRestarts") == {"ExecMainStatus": "78", "NRestarts": "0"}
     assert "does not answer" in stage.systemd.messages(UNIT)
+
+
+def test_a_program_that_is_let_into_the_service_alone_is_named_for_runs_outside_of_it(own_units: Stage):
+    stage = own_units
+    program = "/run/user/0/tools/agent"
+    stage.systemd.write(program, "#!/bin/sh\n", mode=0o755)
+    stage.systemd.run("chmod", "0700", "/run/user/0")
+    provider = f'\n[providers.hidden]\ncommand_template = ["{program}"]\n'
+    stage.systemd.write(CONFIG, stage.config + provider)
+    assert f"{USER} may not start {program}" in stage.coordinator("service", "install").out
+    stage.systemd.write(CONFIG, stage.config.replace('launcher = "systemd"', "") + provider)
+    assert program not in stage.coordinator("service", "install").out
+    let_in = unitfile.written(stage.systemd.read(UNIT_FILE), "BindReadOnlyPaths")
+    assert let_in is not None
+    assert "/run/user/0/tools" in let_in.split()
 
 
 def test_with_the_plain_launcher_nothing_of_it_is_there(stage: Stage):

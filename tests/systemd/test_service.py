@@ -173,3 +173,26 @@ def test_an_end_that_an_operator_asks_for_is_no_failure_and_is_not_undone(
     assert stage.show("SubState", "NRestarts", "Result") == {
         "SubState": "dead", "NRestarts": "0", "Result": "success",
     }  # fmt: skip
+
+
+def test_doctor_sees_what_the_service_sees(stage: Stage):
+    stage.systemd.write(CONFIG, stage.config + '\n[providers.absent]\ncommand_template = ["no-such-agent"]\n')
+    stage.install()
+    assert "✓ service " in stage.coordinator("doctor", check=False).out
+    mine = stage.coordinator("doctor", "--json", user=USER, check=False).json[0]  # no daemon to ask either
+    assert (mine["check"], mine["ok"], mine["mend"]) == ("service", None, "sudo coordinator doctor")
+    stage.systemd.systemctl("start", UNIT)
+    for user in (None, USER):  # root by the file, the account by its daemon
+        findings = stage.coordinator("doctor", "--json", user=user, check=False).json
+        wrong = [each for each in findings if each["ok"] is False]
+        assert [each["text"] for each in wrong] == ["absent: no-such-agent not found on PATH"], user
+        assert f"mend that in {ENV_FILE}" in wrong[0]["mend"]
+
+
+def test_somebody_else_is_told_whose_command_it_is(stage: Stage):
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    for command in ("status", "doctor", "why 1", "logs", "pause", "drain"):
+        refused = stage.coordinator(*command.split(), user="nobody", check=False)
+        assert (refused.code, refused.out) == (1, ""), command
+        assert f"say `sudo -u {USER}` before the command" in refused.err, command

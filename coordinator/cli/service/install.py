@@ -44,8 +44,12 @@ def install(
     if enable:
         systemctl("enable", "--quiet", unitfile.NAME)
     is_ready = _say_what_is_missing(plan)
+    if now and is_ready:
+        _start(is_new=is_new)
+        return
+    typer.echo(f"{'When that is done' if not is_ready else 'Then'}: systemctl start coordinator")
     if now:
-        _start(is_ready=is_ready, is_new=is_new)
+        raise typer.Exit(1)
 
 
 def _carry_out(plan: Plan, account: Any) -> bool:
@@ -67,18 +71,13 @@ def _carry_out(plan: Plan, account: Any) -> bool:
 
 def _say_what_is_missing(plan: Plan) -> bool:
     """Whether a daemon could start; one that lacks an agent program can."""
-    for problem in to_find(plan):
-        typer.echo(f"{problem}; then install again.")
     missing = to_fill_in(plan)
-    for problem in missing:
+    for problem in [*to_find(plan), *missing]:
         typer.echo(f"To do: {problem}")
     return not missing
 
 
-def _start(*, is_ready: bool, is_new: bool) -> None:
-    if not is_ready:
-        typer.echo("Not started. When that is done: systemctl start coordinator")
-        raise typer.Exit(1)
+def _start(*, is_new: bool) -> None:
     systemctl("restart" if is_new else "start", unitfile.NAME)
     typer.echo("The service runs. `coordinator service status` and `journalctl -u coordinator -f` show it.")
 

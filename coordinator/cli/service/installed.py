@@ -1,4 +1,4 @@
-"""The installed service as other commands see it: which account it has, and what it finds in its environment."""
+"""The installed service as other commands see it: its account, and what it finds in its environment."""
 
 from __future__ import annotations
 

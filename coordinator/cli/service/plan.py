@@ -152,14 +152,21 @@ def to_fill_in(plan: Plan) -> list[str]:
 
 
 def to_find(plan: Plan) -> list[str]:
-    """Which programs the service does not find, or may not start."""
-    env_file = plan.place.env_file
-    absent = [f"{program} is not on the PATH of {env_file}" for program in plan.missing]
-    return absent + [
+    """Which programs the service does not find, or may not start, and what to do."""
+    return [_absent(program, plan.place.env_file) for program in plan.missing] + [
         f"{plan.place.user} may not start {program}: give it that right, or put the program into /usr/local"
         for program in plan.found
         if not _may_read(plan, program)
     ]
+
+
+def _absent(program: str, env_file: Path) -> str:
+    if program.startswith("/"):
+        return f"there is no program {program}: correct the provider's command_template, or disable it"
+    return (
+        f"{program} is not on the PATH of {env_file}: add its folder there, "
+        "then `coordinator service install` once more"
+    )
 
 
 def unreadable(plan: Plan) -> Path | None:

@@ -155,8 +155,13 @@ def _daemon_line(found: dict[str, Any]) -> str:
     parts = [
         running,
         found["status"],
-        f"{found['restarts']} restarts" if found["restarts"] else None,
+        _counted(found["restarts"], "restart") if found["restarts"] else None,
     ]
     if found["last_exit"]:
-        parts.append(f"last end: {found['last_exit']} ({found['result']})")
+        is_said = found["result"] in {None, "success", "exit-code", "signal"}  # the exit says as much
+        parts.append(f"last end: {found['last_exit']}" + ("" if is_said else f" ({found['result']})"))
     return "; ".join(part for part in parts if part)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
