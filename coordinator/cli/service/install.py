@@ -59,7 +59,7 @@ def _carry_out(plan: Plan, account: Any) -> bool:
     if refused is not None:
         raise CoordinatorError(
             f"{account.pw_name} may not read {refused}: give it that right (chmod o+r; o+x for each "
-            "folder above), or move the checkout to /opt/coordinator."
+            "folder above), or have checkout and Python outside of all homes, /opt/coordinator for instance."
         )
     _write_environment(plan)
     is_new = _write_unit(plan)
