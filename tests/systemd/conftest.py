@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from booted import Booted, CannotBoot
-from stage import Stage
+from service_stage import Stage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stage import CONFIG, STATE, UNIT, USER, Stage
+from service_stage import CONFIG, STATE, UNIT, USER, Stage
 
 from coordinator import unitfile
 

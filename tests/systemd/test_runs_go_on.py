@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from stage import UNIT, Stage
+from service_stage import UNIT, Stage
 
 OF_THE_SERVICE = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"}
 

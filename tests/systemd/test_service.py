@@ -6,7 +6,7 @@ import shutil
 from datetime import UTC, datetime
 
 import pytest
-from stage import CONFIG, ENV_FILE, STATE, UNIT, USER, Stage
+from service_stage import CONFIG, ENV_FILE, STATE, UNIT, USER, Stage
 
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
