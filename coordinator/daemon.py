@@ -423,7 +423,9 @@ class Daemon:
     async def _shut_down(self, sender: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
         live = len(self.supervisor.live_runs)
         log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
-        self._notifier.stopping(f"stopping; {live} live runs", seconds=END_SECONDS if self._end_runs else 0.0)
+        self._notifier.stopping(
+            f"stopping; live runs: {live}", seconds=END_SECONDS if self._end_runs else 0.0
+        )
         beat.cancel()
         if self._asking is not None:
             self._asking.cancel()
@@ -462,11 +464,11 @@ class Daemon:
         try:
             counts = self.services.store.counts_by_state()
         except StoreError:
-            return f"{live} live runs; the store refuses"
+            return f"live runs: {live}; the store refuses"
         queued, waiting = counts.get(TaskState.QUEUED, 0), counts.get(TaskState.RETRY_WAIT, 0)
         broken = "; the changed configuration was not taken" if self._source.error else ""
         draining = "draining; " if self._draining else ""
-        return f"{draining}{live} live runs, {queued} queued, {waiting} waiting for a retry{broken}"
+        return f"{draining}live runs: {live}, queued: {queued}, waiting for a retry: {waiting}{broken}"
 
     # -- what people see ----------------------------------------------------------------------------
 

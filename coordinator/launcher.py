@@ -30,6 +30,7 @@ from coordinator.units import Limits, Manager, unit_of
 _SHIM = str(Path(shim.__file__).resolve())
 START_PATIENCE = 30.0  # seconds for `started` to be on the disk
 _LOOK_AT_LOCK = 0.2  # seconds; only where the identity of a shim is damaged or forged
+_LOOK_AT_START = 1.0  # seconds without an answer after which the lock is asked whether a shim lives
 _ADOPT_PATIENCE = 5.0  # seconds an adopted shim may need from its lock to `started`
 # A shim needs nothing of the daemon's environment, and should hold none of its secrets for hours.
 _SHIM_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -455,14 +456,29 @@ class RunLauncher(ABC):
         Raises SpawnError: no agent runs, and none ever will in this directory.
         """
         run_dir = self._prepare(spec)
-        try:
-            async with asyncio.timeout(self._patience):
-                answer = await self._start_shim(run_dir, spec)
-        except TimeoutError:
-            answer = {"refused": f"no shim has answered for {self._patience:g} seconds"}
+        answer = await self._answer(run_dir, spec)
         if "refused" in answer:
             return await _make_sure(run_dir, str(answer["refused"]))
         return _handle(run_dir, answer)
+
+    async def _answer(self, run_dir: Path, spec: LaunchSpec) -> dict[str, Any]:
+        """The shim's report, or why there will be none.
+
+        One that is killed before its report leaves nobody who would say so: the server that forked it lives
+        on. But its lock is free then, and whatever it has started has no owner.
+        """
+        starting = asyncio.ensure_future(self._start_shim(run_dir, spec))
+        until = time.monotonic() + self._patience
+        try:
+            while time.monotonic() < until:
+                await asyncio.wait({starting}, timeout=min(_LOOK_AT_START, self._patience))
+                if starting.done():
+                    return starting.result()
+                if (run_dir / "lock").exists() and not is_alive(run_dir):
+                    return {"refused": "its shim has died before it could answer"}
+            return {"refused": f"no shim has answered for {self._patience:g} seconds"}
+        finally:
+            starting.cancel()
 
     def _prepare(self, spec: LaunchSpec) -> Path:
         """Write the run directory. The shim waits for the disk, not we: before it records the start."""

@@ -54,10 +54,10 @@ def notifier(manager: Manager, **environ: str) -> Notifier:
 def test_the_first_turn_of_the_loop_makes_the_service_ready_and_no_later_one_says_so_again(manager):
     tells = notifier(manager)
     assert manager.heard() == []
-    tells.turned("0 live runs")
-    tells.turned("1 live runs")
-    tells.turned("1 live runs")
-    assert manager.heard() == [["STATUS=0 live runs", "READY=1"], ["STATUS=1 live runs"]]
+    tells.turned("live runs: 0")
+    tells.turned("live runs: 1")
+    tells.turned("live runs: 1")
+    assert manager.heard() == [["STATUS=live runs: 0", "READY=1"], ["STATUS=live runs: 1"]]
 
 
 def test_a_turn_feeds_the_watchdog_only_when_a_third_of_its_time_has_passed(manager):
@@ -86,7 +86,7 @@ def test_there_is_no_watchdog_without_its_variable_or_with_that_of_another_proce
 def test_a_long_start_asks_for_time_and_a_service_that_is_ready_does_not(manager):
     tells = notifier(manager)
     tells.starting("takes over\n50 runs", seconds=330)
-    tells.turned("50 live runs")
+    tells.turned("live runs: 50")
     manager_said = manager.heard()
     tells.starting("too late", seconds=1)
     assert manager_said[0] == ["STATUS=starting: takes over 50 runs", "EXTEND_TIMEOUT_USEC=330000000"]
@@ -105,10 +105,10 @@ def test_a_reload_says_when_it_began_and_that_it_is_over(manager):
 
 def test_the_end_asks_for_more_time_only_when_runs_have_to_be_ended_first(manager):
     tells = notifier(manager)
-    tells.stopping("stopping; 2 live runs", seconds=0)
-    tells.stopping("stopping; 2 live runs", seconds=60)
+    tells.stopping("stopping; live runs: 2", seconds=0)
+    tells.stopping("stopping; live runs: 2", seconds=60)
     short, long = manager.heard()
-    assert short == ["STOPPING=1", "STATUS=stopping; 2 live runs", "WATCHDOG=1"]
+    assert short == ["STOPPING=1", "STATUS=stopping; live runs: 2", "WATCHDOG=1"]
     assert long == [*short, "EXTEND_TIMEOUT_USEC=60000000"]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from world import PATIENCE, REPO, World
 
 from adw_modules.errors import StoreError
-from adw_modules.tasks.model import ModelUsage, Outcome, Run, TaskState
+from adw_modules.tasks.model import FailureClass, ModelUsage, Outcome, Run, TaskState
 from coordinator import shim
 from coordinator.demo import agent
 from coordinator.faultpoints import VARIABLE
@@ -127,7 +127,7 @@ class Stage(World):
         begins = self.begins()
         for run in runs:
             began, allowed = begins[Path(run.run_dir).name], {1}
-            if run.outcome is Outcome.NEVER_STARTED:
+            if run.outcome is Outcome.NEVER_STARTED or run.failure_class is FailureClass.SPAWN:
                 allowed = {0}
             elif run.outcome is Outcome.LOST or run.exit_signal == signal.SIGKILL:
                 allowed = {0, 1}  # it may have been killed before its first word

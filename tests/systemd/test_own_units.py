@@ -82,7 +82,7 @@ def test_a_run_is_outside_of_the_hardened_service_and_a_restart_takes_it_over(ow
     before = stage.main_pid
     stage.systemd.systemctl("restart", UNIT)
     assert stage.main_pid != before
-    assert stage.show("StatusText")["StatusText"].startswith("1 live runs")
+    assert stage.show("StatusText")["StatusText"].startswith("live runs: 1")
     assert stage.started(number) == started
     assert stage.is_alive(number)
     stage.systemd.run("touch", GATE)

@@ -22,7 +22,9 @@ def test_agents_live_through_a_restart_and_a_kill_and_their_work_is_settled_once
 
     stage.systemd.systemctl("restart", UNIT)
     assert adopted(stage) == 2  # a service that is ready has taken over
-    stage.systemd.until(lambda: "2 live runs" in stage.show("StatusText")["StatusText"], "the status says so")
+    stage.systemd.until(
+        lambda: "live runs: 2" in stage.show("StatusText")["StatusText"], "the status says so"
+    )
 
     killed = stage.main_pid
     stage.systemd.systemctl("kill", "--signal", "KILL", "--kill-whom", "main", UNIT)

@@ -73,7 +73,7 @@ def test_the_service_is_active_only_after_the_daemon_has_come_up(stage: Stage):
     active_at = datetime.strptime(at, "%a %Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
     (begun,) = [each["timestamp"] for each in stage.events() if each["event"] == "coordinator starts"]
     assert datetime.fromisoformat(begun) < active_at
-    assert stage.show("StatusText")["StatusText"].startswith("0 live runs, 0 queued")
+    assert stage.show("StatusText")["StatusText"].startswith("live runs: 0, queued: 0")
 
 
 def test_a_configuration_that_cannot_be_used_ends_in_one_failure_with_its_sentence(stage: Stage):
