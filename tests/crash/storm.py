@@ -53,7 +53,7 @@ class Storm:
         self.struck: Counter[str] = Counter()  # shims and agents
         for repo in REPOS[1:]:
             stage.add_repo(repo)
-        # Hundreds of daemons that each begin with whole listings: in earnest the quota would be spent in minutes.
+        # Hundreds of daemons, each with whole listings to begin with: the usual quota is spent in minutes.
         stage.server.set_rate_limit(BOT, remaining=10**6, limit=10**6)
 
     def add_issues(self, count: int) -> None:
