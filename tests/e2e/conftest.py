@@ -20,8 +20,8 @@ from adw_modules.errors import StoreError
 from coordinator.demo import agent
 from coordinator.demo.server import GitHubServer
 from coordinator.store import Store
+from tests.forked import Command
 
-COMMAND = [sys.executable, "-m", "coordinator"]
 REPO, BOT, MAINTAINER, STRANGER = "octo/hello", "coordinator-bot", "ada", "mallory"
 TOKEN = "token-of-the-coordinator-bot"
 PATIENCE = 20.0  # seconds until a condition counts as never coming true
@@ -142,14 +142,15 @@ class World:
         )
         return self.numbers[key]
 
-    def run(self, *arguments: str, **environ: str) -> Answer:
+    def run(self, *arguments: str, cold: bool = False, **environ: str) -> Answer:
         """One command to its end, with this world's configuration."""
-        return run(*arguments, "--config", str(self.config), env=self.environ | environ, cwd=self.folder)
+        arguments = (*arguments, "--config", str(self.config))
+        return run(*arguments, env=self.environ | environ, cwd=self.folder, cold=cold)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """One command that goes on. The caller ends it."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments, "--config", str(self.config)],
+        return Command(
+            [*arguments, "--config", str(self.config)],
             env=self.environ,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -183,20 +184,19 @@ def at_once(calls: dict[Any, Callable[[], Answer]]) -> dict[Any, Answer]:
         }
 
 
-def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Answer:
+def run(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None, cold: bool = False
+) -> Answer:
     """One command to its end. No command may ever show a traceback."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr + done.stdout
-    return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with Command([*arguments], cold=cold, env=env, cwd=cwd, **pipes) as command:
+        try:
+            out, err = command.communicate(timeout=60)
+        except BaseException:
+            command.kill()
+            raise
+    assert "Traceback" not in err + out
+    return Answer(code=command.returncode, out=out, err=err)
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -254,8 +254,8 @@ def end_what_runs_in(folder: Path) -> None:
 
 
 def processes_of(marker: str) -> list[int]:
-    """The processes, zombies left out, that carry `marker` in their environment or command line."""
-    found = []
+    """The processes, zombies left out, that carry `marker` in their environment or arguments."""
+    found = Command.alive_with(marker)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             known = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()

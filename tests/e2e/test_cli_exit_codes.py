@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, World, at_once, run, until
+from conftest import World, at_once, run, until
+
+from tests.forked import COLD
 
 BROKEN = {
     "unknown key": ("[coordinator]\npoll_intervall_seconds = 5\n", "poll_interval_seconds"),
@@ -30,7 +32,10 @@ def test_a_broken_configuration_is_the_same_sentence_and_78_from_check_and_from_
         config = tmp_path / f"{case}.toml"
         if text is not None:
             config.write_text(text)
-        calls |= {(case, verb): partial(run, verb, "--config", str(config)) for verb in ("check", "run")}
+        calls |= {
+            (case, verb): partial(run, verb, "--config", str(config), cold=case == "unknown key")
+            for verb in ("check", "run")
+        }
     answers = at_once(calls)
     for case, (_, says) in BROKEN.items():
         checked, started = answers[case, "check"], answers[case, "run"]
@@ -68,7 +73,10 @@ def test_check_prints_all_problems_as_json_and_still_ends_with_78(tmp_path: Path
 
 
 def test_wrong_usage_is_2() -> None:
-    calls = {words: partial(run, *words) for words in (("statu",), ("run", "--log-level", "loud"), ("why",))}
+    calls = {
+        words: partial(run, *words, cold="why" in words)
+        for words in (("statu",), ("run", "--log-level", "loud"), ("why",))
+    }
     assert {answer.code for answer in at_once(calls).values()} == {2}
 
 
@@ -91,7 +99,7 @@ def test_a_launcher_that_cannot_start_anything_is_78_before_the_daemon_is_up(new
 
 
 def test_a_second_daemon_is_75_and_names_the_first(new_world: World) -> None:
-    first = new_world.start("run")
+    first = new_world.start("run", cold=True)
     try:
         until((new_world.state / "daemon.json").exists, "the first daemon is up")
         second = new_world.run("run")
@@ -105,7 +113,7 @@ def test_a_second_daemon_is_75_and_names_the_first(new_world: World) -> None:
 
 
 def test_ctrl_c_on_the_daemon_is_130_without_a_traceback(new_world: World) -> None:
-    daemon = new_world.start("run")
+    daemon = new_world.start("run", cold=True)
     until((new_world.state / "daemon.json").exists, "the daemon is up")
     daemon.send_signal(signal.SIGINT)
     _, said = daemon.communicate(timeout=15)
@@ -137,7 +145,7 @@ def test_a_reader_that_goes_away_is_no_error(world: World, arguments: tuple[str,
         gone.wait()
         assert gone.stdin is not None
         done = subprocess.run(
-            [*COMMAND, *arguments, "--config", str(world.config)],
+            [*COLD, *arguments, "--config", str(world.config)],
             stdout=gone.stdin,
             stderr=subprocess.PIPE,
             env=world.environ,

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import pty
 import select
-import subprocess
 import time
 import tomllib
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Answer, run
+from conftest import Answer, run
 
 from adw_modules.config import parse_settings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.money.pricing import price
 from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 from coordinator.cli.init import Answers, _checked, render
+from tests.forked import Command
 
 LABELS = ['say "hello"', "back\\slash", "emoji 🤖 and ü", "#not-a-comment", "[brackets]", "a'b"]
 
@@ -113,8 +113,8 @@ def test_init_asks_on_a_terminal_and_takes_the_answers(tmp_path: Path) -> None:
     (tmp_path / "claude").write_text("#!/bin/sh\n")
     (tmp_path / "claude").chmod(0o755)
     terminal, theirs = pty.openpty()
-    asking = subprocess.Popen(
-        [*COMMAND, "init"],
+    asking = Command(
+        ["init"],
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, start_new_session=True,
         env=os.environ | {"PATH": f"{tmp_path}:/usr/bin:/bin", "GIT_CEILING_DIRECTORIES": str(tmp_path)},
     )  # fmt: skip

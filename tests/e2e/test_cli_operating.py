@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, World, at_once, end_what_runs_in, make_world, processes_of, until
+from conftest import World, at_once, end_what_runs_in, make_world, processes_of, until
 
 from coordinator.cli.operate import _sentence
 from coordinator.demo.server import GitHubServer
+from tests.forked import Command
 
 WORKS_FOR_LONG = "[[agent: slow 120]]"
 
@@ -141,8 +142,8 @@ def test_a_followed_task_shows_what_comes_and_ends_silently_with_ctrl_c(busy: Wo
     printed = tmp_path / "printed"
     number = busy.numbers["running"]
     with printed.open("w") as out:
-        follower = subprocess.Popen(
-            [*COMMAND, "logs", "-f", "-t", str(number), "--config", str(busy.config)],
+        follower = Command(
+            ["logs", "-f", "-t", str(number), "--config", str(busy.config)],
             stdout=out, stderr=subprocess.STDOUT, env=busy.environ, start_new_session=True,
         )  # fmt: skip
     until(lambda: "This will take a while" in printed.read_text(), "the agent's words are printed")

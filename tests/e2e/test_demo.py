@@ -12,12 +12,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import COMMAND, processes_of, run, until
+from conftest import processes_of, run, until
 from rich.console import Console
 
 from adw_modules.tasks.model import TaskState
 from coordinator.demo.show import where_it_is_noon
 from coordinator.demo.table import Row, Target, change, table
+from tests.forked import Command
 
 SONNET = Target(rule="high-priority-sonnet", provider="claude-cli", model="claude-sonnet-4-5")
 HAIKU = Target(rule="retry-use-haiku", provider="claude-cli", model="claude-haiku-4")
@@ -86,8 +87,9 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_at_any_moment_is_130_and_leaves_nothing(moment: str, tmp_path: Path) -> None:
-    demo = subprocess.Popen(
-        [*COMMAND, "demo"],
+    demo = Command(
+        ["demo"],
+        cold=moment == next(iter(MOMENTS)),
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
