@@ -28,7 +28,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 COLD = [sys.executable, "-m", "coordinator"]
 READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_")  # variables that a process looks at only before it is ours
@@ -53,12 +53,12 @@ WARM = (
 
 
 class Command(subprocess.Popen):
-    """One command, as `Popen([*COLD, *arguments], ...)` would start it; and so it is where only that is the same.
+    """One command, as `Popen([*COLD, *arguments], ...)` would start it; and so it is where a fork would differ.
 
     Of the options only those of files, folder, environment, text and session have a meaning.
     """
 
-    _started: weakref.WeakSet[Command] = weakref.WeakSet()
+    _started: ClassVar[weakref.WeakSet[Command]] = weakref.WeakSet()
 
     def __init__(self, arguments: list[str], *, cold: bool = False, **options: Any) -> None:
         self.environ = dict(options.get("env") or os.environ)
@@ -227,7 +227,7 @@ def _become(request: dict[str, Any], files: list[int]) -> dict[str, Any]:
 
 
 def _open_streams() -> None:
-    """The streams anew: those of the server know of its own files whether they can seek and are a terminal."""
+    """The streams anew: the server's own know of other files whether they can seek or are a terminal."""
     stream = functools.partial(open, encoding=sys.stdout.encoding, closefd=False)
     is_unbuffered = sys.stdout.write_through
     sys.stdin = sys.__stdin__ = stream(0)

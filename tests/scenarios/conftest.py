@@ -12,14 +12,18 @@ from world import World
 
 
 @pytest.fixture
-def a_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def a_world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., World]]:
     """Make a world whose configuration differs from the usual one: section=dict, or a list of tables."""
     made: list[World] = []
+    cold = (
+        request.node.get_closest_marker("crash") is not None
+    )  # as a user starts it: the suite with the time
 
     def make(**config: Any) -> World:
         folder = tmp_path / f"world-{len(made)}"
         folder.mkdir()
-        made.append(World(folder, {name.replace("__", "."): value for name, value in config.items()}))
+        sections = {name.replace("__", "."): value for name, value in config.items()}
+        made.append(World(folder, sections, cold=cold))
         return made[-1]
 
     yield make

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from world import PATIENCE, WRITE, Result, World
+from world import WRITE, Result, World
 
 
 def test_a_result_is_published_at_once_however_far_away_the_next_poll_is(a_world) -> None:
@@ -25,16 +22,8 @@ def test_one_round_does_everything_that_can_be_done_now_and_ends(a_world) -> Non
         world.issue("[[agent: exit 7]]"),
         world.issue("[[agent: no-op]]"),
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "coordinator", "run", "--once", "--config", str(world.path)],
-        env=world.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
-    assert ended.returncode == 0, ended.stderr.decode()
+    assert world.run_once() == 0
     assert world.result(done) == Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
     assert world.result(failed) == Result(state="failed", outcomes=("failed",), label="failed")
     assert world.result(empty) == Result(state="failed", outcomes=("no_changes",), label="failed")

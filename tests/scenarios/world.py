@@ -35,6 +35,7 @@ from coordinator.launcher import Alive, classify, is_alive
 from coordinator.schedule import PollDue
 from coordinator.settings import SettingsSource
 from coordinator.store import StatePaths, Store
+from tests.forked import Command
 
 REPO = "octo/hello"
 BOT, MAINTAINER, STRANGER = "coordinator-bot", "ada", "mallory"
@@ -121,8 +122,9 @@ class InProcess:
 class World:
     """One GitHub, one configuration, at most one daemon at a time."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], *, cold: bool = False) -> None:
         self.folder = folder
+        self.cold = cold  # whether daemons of their own process start as a user starts them
         self.clock, self.github_clock = Clock(), Clock()
         self.server = GitHubServer(git_root=folder / "github", clock=self.github_clock)
         self.environ = {**os.environ, "HELLO_TOKEN": TOKEN}
@@ -215,8 +217,9 @@ class World:
         """Run the daemon as `coordinator run`, so that it can be killed."""
         assert self.process is None
         with (self.folder / "daemon.stderr").open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "coordinator", "run", *options, "--config", str(self.path)],
+            self.process = Command(
+                ["run", *options, "--config", str(self.path)],
+                cold=self.cold,
                 env=self.environ,
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
