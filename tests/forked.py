@@ -53,7 +53,7 @@ WARM = (
 
 
 class Command(subprocess.Popen):
-    """One command, as `Popen([*COLD, *arguments], ...)` would start it; and so it is where a fork would differ.
+    """One command, as `Popen([*COLD, *arguments], ...)` would start it; and so it is where that differs.
 
     Of the options only those of files, folder, environment, text and session have a meaning.
     """
