@@ -47,16 +47,19 @@ def run(
     """
     import asyncio
     import faulthandler
+    import gc
     import os
     import sys
 
     from coordinator import faultpoints, logs
+    from coordinator.cli import USUAL_THRESHOLDS
     from coordinator.cli.common import settings_source
     from coordinator.cli.question import ask_about_runs, can_ask
     from coordinator.daemon import Daemon
     from coordinator.journal import Journal, is_journal
 
     faultpoints.arm(os.environ)
+    gc.set_threshold(*USUAL_THRESHOLDS)  # what goes on for weeks tidies up as Python usually does
     faulthandler.enable()  # a watchdog ends us by SIGABRT: then the journal shows where the loop stood
     os.umask(0o077)  # what the daemon and its shims write is their user's alone
     source = settings_source(config, os.environ)
