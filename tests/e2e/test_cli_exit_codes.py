@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import World, at_once, run, until
+from conftest import World, at_once, processes_of, run, until
 
 from tests.forked import COLD
 
@@ -137,6 +137,30 @@ def test_a_bug_is_70_and_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 70
     assert done.stderr.count("\n") == 1
     assert "RuntimeError: boom" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("status", "--json"), 0), (("check",), 0), (("why", "99"), 1), (("statu",), 2)]
+)
+def test_a_forked_command_is_the_same_as_a_cold_one(
+    world: World, arguments: tuple[str, ...], code: int
+) -> None:
+    cold, forked = (world.run(*arguments, cold=is_cold, TZ="Asia/Kolkata") for is_cold in (True, False))
+    assert cold.code == code
+    assert forked == cold
+
+
+def test_a_forked_command_has_a_process_of_its_own_that_ends_by_the_signal_it_gets(new_world: World) -> None:
+    daemon = new_world.start("run")
+    until((new_world.state / "daemon.json").exists, "the daemon is up")
+    assert new_world.daemon_file["pid"] == daemon.pid != os.getpid()
+    assert os.getsid(daemon.pid) == daemon.pid
+    assert daemon.pid in processes_of(str(new_world.folder))
+    assert Path(f"/proc/{daemon.pid}/cwd").samefile(new_world.folder)
+    daemon.kill()
+    daemon.communicate(timeout=15)
+    assert daemon.returncode == -signal.SIGKILL
+    assert not Path(f"/proc/{daemon.pid}").exists()
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("logs", "-n", "200")])
