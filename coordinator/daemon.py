@@ -23,7 +23,6 @@ from coordinator import lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.clock import Steps, utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
-from coordinator.notify import Notifier
 from coordinator.operators import Operators
 from coordinator.outbox import Outbox
 from coordinator.planner import Planner
@@ -32,6 +31,7 @@ from coordinator.services import Services, open_services
 from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
 from coordinator.store import DAEMON, StateDir
 from coordinator.supervisor import Supervisor
+from coordinator.systemd.notify import Notifier
 from coordinator.workspaces import Workspaces
 
 log = get_logger()

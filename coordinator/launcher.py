@@ -25,7 +25,7 @@ from adw_modules.errors import SpawnError
 from adw_modules.tasks.model import ExitRecord
 from coordinator import shim
 from coordinator.faultpoints import Point, reached, shim_environment
-from coordinator.units import Limits, Manager, unit_of
+from coordinator.systemd.units import Limits, Manager, unit_of
 
 _SHIM = str(Path(shim.__file__).resolve())
 START_PATIENCE = 30.0  # seconds for `started` to be on the disk

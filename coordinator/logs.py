@@ -26,7 +26,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from adw_modules.config.wording import is_secret
-from coordinator.journal import Fallback, Journal, field_name
+from coordinator.systemd.journal import Fallback, Journal, field_name
 
 if TYPE_CHECKING:
     from adw_modules.config import Settings

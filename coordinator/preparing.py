@@ -19,7 +19,7 @@ from coordinator.environment import worker_environment
 from coordinator.launcher import LaunchSpec
 from coordinator.prompts import PromptValues, render
 from coordinator.services import Services
-from coordinator.units import Limits
+from coordinator.systemd.units import Limits
 from coordinator.workspaces import Workspace
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from coordinator import shim
 from coordinator.launcher import START_PATIENCE, LaunchSpec, RunLauncher
 from coordinator.logs import get_logger
-from coordinator.units import Manager, unit_of
+from coordinator.systemd.units import Manager, unit_of
 
 log = get_logger()
 

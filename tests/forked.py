@@ -39,7 +39,7 @@ WARM = (
     "alembic.command",
     "coordinator.cli.verbs",
     "coordinator.daemon",
-    "coordinator.journal",
+    "coordinator.systemd.journal",
     "coordinator.lastgood",
     "coordinator.statusfile",
     "coordinator.store",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coordinator.github import GitHub
     from coordinator.ownerless import LiveRunDir
     from coordinator.settings import LoadedSettings
-    from coordinator.units import Manager
+    from coordinator.systemd.units import Manager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def _configuration(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterat
 
 def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Finding]:
     """With "systemd": the manager that the daemon would ask, which is the service's, or that of who asks."""
-    from coordinator.units import Manager
+    from coordinator.systemd.units import Manager
 
     if loaded.settings.coordinator.launcher != "systemd":
         return
@@ -150,8 +150,8 @@ def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Fin
 def _manager_problems(manager: Manager, service: Installed | None) -> list[str]:
     """A user's manager does not answer root, who can see all the same whether it runs."""
     from adw_modules.errors import ConfigError
-    from coordinator import unitfile
     from coordinator.cli.service.manager import problems
+    from coordinator.systemd import unitfile
 
     if service is not None and not manager.is_system and service.uid == manager.uid:
         found = problems(unitfile.RUNTIME_DIRS / str(manager.uid), service.user)

@@ -56,7 +56,7 @@ def run(
     from coordinator.cli.common import settings_source
     from coordinator.cli.question import ask_about_runs, can_ask
     from coordinator.daemon import Daemon
-    from coordinator.journal import Journal, is_journal
+    from coordinator.systemd.journal import Journal, is_journal
 
     faultpoints.arm(os.environ)
     gc.set_threshold(*USUAL_THRESHOLDS)  # what goes on for weeks tidies up as Python usually does

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator import logs
-from coordinator.journal import Fallback, Journal, encode, field_name, is_journal
 from coordinator.logs import REDACTED, Redactor, journal_fields, journal_line
+from coordinator.systemd.journal import Fallback, Journal, encode, field_name, is_journal
 
 SECRET = "ghp_0123456789abcdef"
 

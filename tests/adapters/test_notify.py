@@ -12,7 +12,7 @@ import pytest
 from adw_modules.agents import DIALECTS
 from adw_modules.config import ProviderSettings
 from coordinator.environment import OF_THE_SERVICE, worker_environment
-from coordinator.notify import Notifier
+from coordinator.systemd.notify import Notifier
 
 HOUR = str(3600 * 1_000_000)
 

@@ -17,8 +17,8 @@ from worker_processes import is_running, wait_until
 from adw_modules.errors import ConfigError, SpawnError
 from coordinator import launcher, shim
 from coordinator.launcher import Alive, Launcher, NeverStarted
+from coordinator.systemd.units import Limits, Manager, unit_of
 from coordinator.transient import UnitLauncher
-from coordinator.units import Limits, Manager, unit_of
 
 # What a manager does, with nothing of systemd: drop the options, execute the rest away from the caller.
 STARTS = 'while [ "$1" != "--" ]; do shift; done; shift; setsid "$@" < /dev/null > /dev/null 2>&1 &'

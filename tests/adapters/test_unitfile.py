@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adw_modules.errors import CoordinatorError
-from coordinator import unitfile
+from coordinator.systemd import unitfile
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from adw_modules.errors import CoordinatorError
 from coordinator.launcher import Alive, Exited, LaunchSpec, WorkerHandle
+from coordinator.systemd.units import Limits
 from coordinator.transient import UnitLauncher
-from coordinator.units import Limits
 
 NAME = "gh-1"
 

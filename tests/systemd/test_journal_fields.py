@@ -55,7 +55,7 @@ reason = "One is enough"
 WRITE_ENTRIES = """
 import pathlib, sys, time
 from coordinator import logs
-from coordinator.journal import Journal
+from coordinator.systemd.journal import Journal
 logs.configure(redactor=logs.Redactor(), journal=Journal())
 log, mark = logs.get_logger(), pathlib.Path(sys.argv[1])
 for number in range(300):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from service_stage import CONFIG, STATE, UNIT, USER, Stage
 
-from coordinator import unitfile
+from coordinator.systemd import unitfile
 
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 GATE = f"{STATE}/go"

@@ -15,7 +15,7 @@ from booted import CHECKOUT, Booted, Done
 
 from coordinator import shim
 from coordinator.demo.server import GitHubServer
-from coordinator.units import unit_of
+from coordinator.systemd.units import unit_of
 
 DRIVER = CHECKOUT / "tests" / "systemd" / "launching.py"
 FOREVER = "echo ready; exec tail -f /dev/null"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adw_modules.errors import CoordinatorError
-from coordinator import unitfile
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption
 from coordinator.cli.service import manager
 from coordinator.cli.service.options import EnvFileOption, UnitDirOption
 from coordinator.cli.service.plan import make_plan, to_fill_in, to_find, unreadable
 from coordinator.cli.service.system import command, need_root, need_systemd, systemctl
+from coordinator.systemd import unitfile
 
 if TYPE_CHECKING:
     from coordinator.cli.service.plan import Plan

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import unitfile
 from coordinator.cli.service.plan import environment
+from coordinator.systemd import unitfile
 
 if TYPE_CHECKING:
     from coordinator.settings import LoadedSettings

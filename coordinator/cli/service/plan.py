@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import unitfile
+from coordinator.systemd import unitfile
 
 if TYPE_CHECKING:
     from coordinator.settings import LoadedSettings

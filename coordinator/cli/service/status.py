@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from coordinator import unitfile
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 from coordinator.cli.service import manager
 from coordinator.cli.service.options import UnitDirOption
 from coordinator.cli.service.plan import make_plan, to_fill_in, to_find
 from coordinator.cli.service.system import shown
+from coordinator.systemd import unitfile
 
 if TYPE_CHECKING:
     from coordinator.cli.service.plan import Plan

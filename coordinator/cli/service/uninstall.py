@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from adw_modules.errors import CoordinatorError
-from coordinator import unitfile
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption
 from coordinator.cli.service import manager
 from coordinator.cli.service.options import EnvFileOption, UnitDirOption
 from coordinator.cli.service.plan import writable
 from coordinator.cli.service.system import need_root, need_systemd, systemctl
+from coordinator.systemd import unitfile
 
 
 def uninstall(

@@ -64,7 +64,7 @@ def unit_text(place: Place) -> str:
         "manager": _manager_lines(place.runtime_dir),
         "runtime": _runtime_lines(place.runtime_dir),
     }
-    template = (resources.files("coordinator") / "data" / NAME).read_text()
+    template = (resources.files("coordinator.systemd") / NAME).read_text()
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
