@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary
 from coordinator.shim import open_regular
 
-READ_CHUNK = 1 << 20
+READ_CHUNK = 1 << 18
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EACCES})
 
 
@@ -29,20 +28,26 @@ class RunOutput:
     offset: int = 0
     _log_file: int | None = None
 
-    def read(self) -> Iterator[AgentEvent]:
-        """Take in what is new; each event that it completes."""
+    def read(self) -> list[AgentEvent] | None:
+        """Take in the next piece of what is new; the events that it completes, or None: there is no more now.
+
+        A piece takes less than a tenth of a second. Whoever reads lets others have their turn between two of them.
+        """
         try:
             with os.fdopen(open_regular(str(self.source)), "rb") as stream:
                 self._follow_cut(os.fstat(stream.fileno()).st_size)
                 stream.seek(self.offset)
-                while chunk := stream.read(READ_CHUNK):
-                    self._append_log(chunk)
-                    self.offset += len(chunk)
-                    yield from self.parser.feed(chunk)
+                chunk = stream.read(READ_CHUNK)
         except OSError as error:
             # Never started, or the run directory was tampered with: the exit record decides.
             if error.errno not in NO_FILE:
                 raise
+            return None
+        if not chunk:
+            return None
+        self._append_log(chunk)
+        self.offset += len(chunk)
+        return self.parser.feed(chunk)
 
     def _follow_cut(self, size: int) -> None:
         """Somebody cut the file: what it holds now was written after that."""

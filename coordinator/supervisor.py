@@ -32,6 +32,7 @@ from coordinator.workspaces import Workspace
 log = get_logger()
 
 FOLLOW_SECONDS = 0.5  # how often a live run's output is read
+PIECES_PER_LOOK = 64  # 16 MB: progress is saved, and the end of the run seen, between two looks
 END_SECONDS = 10.0  # beyond twice `stop_grace_seconds`, for a run that is ended to be settled
 SETTLE_AGAIN_SECONDS = 2.0  # after the disk or the store would not take the end of a run
 REFUSED_CREDENTIALS = frozenset({401, 403})
@@ -62,6 +63,7 @@ class Supervisor:
         self._on_change = on_change
         self._live: dict[int, LiveRun] = {}
         self._is_ending = False
+        self._reading = asyncio.Lock()  # one piece of output at a time, in turn, whatever the backlogs
 
     # -- what the daemon asks ---------------------------------------------------------------------
 
@@ -232,15 +234,15 @@ class Supervisor:
                 done, _ = await asyncio.wait({waiting}, timeout=FOLLOW_SECONDS)
                 if done:
                     return waiting.result()
-                self._look(live)  # not for runs shorter than a tick: settling them says it all
+                await self._look(live)  # not for runs shorter than a tick: settling them says it all
         finally:
             waiting.cancel()
 
-    def _look(self, live: LiveRun) -> None:
+    async def _look(self, live: LiveRun) -> None:
         """Take in what is new. A full disk or a locked store holds up our records, never the run."""
         try:
             self._send_stop(live)
-            self._read_output(live)
+            await self._read_output(live, pieces=PIECES_PER_LOOK)
             reached(Point.PROGRESS_READ)
             self._save_progress(live)
         except (CoordinatorError, OSError) as error:
@@ -259,9 +261,18 @@ class Supervisor:
             if self._is_ending:  # nobody will be there to repeat it
                 live.is_stop_sent = live.handle.terminate()
 
-    def _read_output(self, live: LiveRun) -> None:
-        for event in live.output.read():
-            self._on_event(live, event)
+    async def _read_output(self, live: LiveRun, *, pieces: int | None = None) -> None:
+        """What is new, at most so many pieces. The loop turns between them: there may be hundreds of them."""
+        while (pieces is None or pieces > 0) and await self._read_piece(live):
+            pieces = None if pieces is None else pieces - 1
+            await asyncio.sleep(0)
+
+    async def _read_piece(self, live: LiveRun) -> bool:
+        async with self._reading:
+            events = live.output.read()
+            for event in events or ():
+                self._on_event(live, event)
+        return events is not None
 
     def _on_event(self, live: LiveRun, event: AgentEvent) -> None:
         if isinstance(event, Retry):
@@ -332,7 +343,7 @@ class Supervisor:
         stop = live.stop or settling.recorded_stop(live.run)
         outcome = failure or settling.without_worker(record, stop, never_started=never_started)
         if outcome is None:
-            self._read_output(live)
+            await self._read_output(live)
         summary = live.output.summary()
         if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
             # Nobody reads the output again, but an earlier look may have counted some of it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from adw_modules.tasks.model import TaskState
 
 pytestmark = pytest.mark.crash
 FILES = ("spec.json", "prompt.md", "lock", "started", "output.log", "stderr.log", "exit")
+BACKLOG_LINE = b"a line of an agent that says a lot while no daemon reads\n" * 18  # a kilobyte
+BACKLOG_BYTES = 64 << 20
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
 
 
@@ -195,6 +198,28 @@ def test_an_output_that_is_cut_below_the_saved_offset_before_adoption_is_read_as
     world.start()
     calm(world, number)
     assert world.result(number).outcomes == ("succeeded",)
+
+
+def test_a_backlog_of_output_at_adoption_does_not_hold_up_the_loop(world: World) -> None:
+    world.use_gated_agent()
+    number = world.issue()
+    world.start_process()
+    output = Path(world.until_working(number).run_dir) / "output.log"
+    world.kill()
+    with output.open("ab") as file:
+        file.writelines(BACKLOG_LINE for _ in range(BACKLOG_BYTES // len(BACKLOG_LINE)))
+    world.start_process()
+    world.until_logged("found a run", found="alive")
+    before = world.polls()
+    world.until(
+        lambda: world.runs(number)[0].stream_offset > BACKLOG_BYTES // 4, "a quarter is read", patience=40
+    )
+    assert world.polls() >= before + 3, "polls went on meanwhile"
+    _, seconds = world.end_process(signal.SIGTERM)
+    assert seconds < 5
+    world.start()
+    calm(world, number)
+    assert world.result(number) == DONE
 
 
 def test_all_of_a_directory_but_its_lock_removed_while_the_run_lives(world: World) -> None:
