@@ -41,6 +41,7 @@ def main() -> None:
     code = EXIT_INTERRUPTED
     gc.set_threshold(YOUNG_OBJECTS)
     try:
+        _open_missing_streams()
         _print_anything()
         code = _run()
     except KeyboardInterrupt:
@@ -106,6 +107,16 @@ def _bug(error: Exception) -> int:
         file=sys.stderr,
     )
     return EXIT_BUG
+
+
+def _open_missing_streams() -> None:
+    """`coordinator run <&-`: a lock or a database must not get the number of a standard stream."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115
 
 
 def _print_anything() -> None:

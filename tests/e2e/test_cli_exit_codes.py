@@ -122,6 +122,20 @@ def test_ctrl_c_on_the_daemon_is_130_without_a_traceback(new_world: World) -> No
     assert '"event": "stopped"' in said
 
 
+def test_a_daemon_without_standard_streams_comes_up_and_ends_as_any_other(new_world: World) -> None:
+    daemon = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "run", "--config", str(new_world.config)],
+        env=new_world.environ,
+        cwd=new_world.folder,
+    )
+    try:
+        until((new_world.state / "daemon.json").exists, "the daemon is up")
+        assert {str(Path(f"/proc/{daemon.pid}/fd/{fd}").readlink()) for fd in range(3)} == {"/dev/null"}
+    finally:
+        daemon.terminate()
+        assert daemon.wait(timeout=15) == 0
+
+
 def test_a_bug_is_70_and_one_sentence(tmp_path: Path) -> None:
     # The way in is replaced by one that fails: what is tested is what the boundary does with it.
     script = (
