@@ -31,7 +31,7 @@ class RunOutput:
     def read(self) -> list[AgentEvent] | None:
         """Take in the next piece of what is new; the events that it completes, or None: there is no more now.
 
-        A piece takes less than a tenth of a second. Whoever reads lets others have their turn between two of them.
+        It takes less than a tenth of a second. Whoever reads lets others have their turn after each.
         """
         try:
             with os.fdopen(open_regular(str(self.source)), "rb") as stream:

@@ -20,7 +20,7 @@ from adw_modules.tasks.model import TaskState
 pytestmark = pytest.mark.crash
 FILES = ("spec.json", "prompt.md", "lock", "started", "output.log", "stderr.log", "exit")
 BACKLOG_LINE = b"a line of an agent that says a lot while no daemon reads\n" * 18  # a kilobyte
-BACKLOG_BYTES = 64 << 20
+BACKLOG_BYTES = 24 << 20
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
 
 
