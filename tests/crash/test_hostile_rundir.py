@@ -217,8 +217,9 @@ def test_a_backlog_of_output_at_adoption_does_not_hold_up_the_loop(world: World)
     assert world.polls() >= before + 3, "polls went on meanwhile"
     _, seconds = world.end_process(signal.SIGTERM)
     assert seconds < 5
+    world.open_gate()
     world.start()
-    calm(world, number)
+    world.until_state(number, "succeeded")
     assert world.result(number) == DONE
 
 
