@@ -53,6 +53,7 @@ class LaunchSpec:
     stop_signal: str = "SIGINT"
     grace: timedelta = timedelta(seconds=5)
     limits: Limits = field(default_factory=Limits)  # as far as the launcher can set any
+    agent: str = ""  # the dialect of its output, for daemons that adopt the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +188,12 @@ def _optional_int(value: Any) -> int | None:
     if value is None or type(value) is int:
         return value
     raise TypeError(f"{value!r} is not a whole number")
+
+
+def recorded_agent(run_dir: Path) -> str | None:
+    """The dialect that the run was started with; None before its start, or where none is recorded."""
+    agent = (shim.read_json(str(run_dir / "spec.json")) or {}).get("agent")
+    return agent if isinstance(agent, str) and agent else None
 
 
 def is_alive(run_dir: Path) -> bool:
@@ -586,6 +593,7 @@ def _spec_json(spec: LaunchSpec) -> dict[str, Any]:
     return {
         "format": shim.FORMAT,
         "task": spec.task,
+        "agent": spec.agent,
         "token": spec.token,
         "argv": spec.argv,
         "cwd": spec.cwd,

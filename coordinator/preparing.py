@@ -70,6 +70,7 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         stop_signal=provider.stop_signal,
         grace=timedelta(seconds=coordinator.stop_grace_seconds),
         limits=_limits(services),
+        agent=provider.agent,
     )
 
 

@@ -14,14 +14,22 @@ from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
 
-from adw_modules.agents import parser_for
+from adw_modules.agents import DIALECTS, parser_for
 from adw_modules.agents.stream import AgentEvent, Retry
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
 from coordinator.faultpoints import Point, reached
-from coordinator.launcher import Alive, Exited, Lost, NeverStarted, RunState, WorkerHandle
+from coordinator.launcher import (
+    Alive,
+    Exited,
+    Lost,
+    NeverStarted,
+    RunState,
+    WorkerHandle,
+    recorded_agent,
+)
 from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace
@@ -179,16 +187,23 @@ class Supervisor:
     def _add(
         self, task: Task, run: Run, *, seen_at: float = 0.0, handle: WorkerHandle | None = None
     ) -> LiveRun:
-        provider = self._services.settings.providers.get(run.provider)
         output = RunOutput(
             source=Path(run.run_dir) / "output.log",
             log=self._services.loaded.log_dir / f"{task.name}.jsonl",
-            parser=parser_for(provider.agent if provider else "generic"),
+            parser=parser_for(self._agent_of(run)),
             saved_offset=run.stream_offset,
         )
         live = LiveRun(task=task, run=run, output=output, seen_at=seen_at, handle=handle)
         self._live[run.run_id] = live
         return live
+
+    def _agent_of(self, run: Run) -> str:
+        """What the run was started with: its provider may be another one by now, or gone."""
+        recorded = recorded_agent(Path(run.run_dir))
+        if recorded is not None and recorded in DIALECTS:
+            return recorded
+        provider = self._services.settings.providers.get(run.provider)
+        return provider.agent if provider else "generic"
 
     def _begin(self, live: LiveRun) -> None:
         live.finished = asyncio.create_task(self._execute(live))

@@ -211,7 +211,7 @@ def test_a_backlog_of_output_at_adoption_does_not_hold_up_the_loop(world: World)
     world.start_process()
     world.until_logged("found a run", found="alive")
     copy = world.state_dir / "logs" / "gh-1.jsonl"
-    world.until(lambda: copy.stat().st_size > BACKLOG_BYTES // 8, "it is being read")
+    world.until(lambda: copy.exists() and copy.stat().st_size > BACKLOG_BYTES // 8, "it is being read")
     before = world.polls()
     world.until(lambda: copy.stat().st_size > BACKLOG_BYTES // 2, "half of it is read")
     assert world.polls() >= before + 2, "polls went on meanwhile"

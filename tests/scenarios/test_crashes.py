@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from world import REPO, WAIT, WRITE, Result, World
 
+from adw_modules.tasks.model import UsageSource
 from coordinator.demo.server import Fault, FaultKind
 
 pytestmark = pytest.mark.crash
@@ -91,6 +92,18 @@ def test_after_sigterm_the_live_run_goes_on_and_the_next_daemon_adopts_it(world:
     world.until_state(number, "succeeded")
     assert world.result(number) == DONE
     assert world.starts(number) == 1
+
+
+def test_an_adopted_run_is_read_in_the_dialect_it_was_started_with(world: World) -> None:
+    number = world.issue("[[agent: slow 1]]", WRITE)
+    world.start_process()
+    world.until_working(number)
+    world.kill()
+    world.write_config(**{"providers.claude-cli": {"agent": "generic"}})
+    world.start()
+    world.until_state(number, "succeeded")
+    (run,) = world.runs(number)
+    assert world.store.usage_of(run.run_id).source is UsageSource.REPORTED
 
 
 def test_a_run_that_ended_while_no_daemon_watched_is_settled_by_the_next_one(world: World) -> None:
