@@ -124,7 +124,7 @@ def test_ctrl_c_on_the_daemon_is_130_without_a_traceback(new_world: World) -> No
 
 def test_a_daemon_without_standard_streams_comes_up_and_ends_as_any_other(new_world: World) -> None:
     daemon = subprocess.Popen(
-        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "run", "--config", str(new_world.config)],
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COLD, "run", "--config", str(new_world.config)],
         env=new_world.environ,
         cwd=new_world.folder,
     )
