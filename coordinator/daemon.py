@@ -41,7 +41,7 @@ STORE_AGAIN_SECONDS = 2.0
 LONGEST_NAP_SECONDS = 3600.0
 MIGRATION_SECONDS = 900.0  # what opening a store of an older version may take, at most
 ADOPTION_SECONDS = 6.0  # the same for judging one run of the last daemon
-END_SECONDS = 60.0  # until runs that are ended with the daemon are gone and settled
+END_SECONDS = 20.0  # to put everything away, once the runs that end with the daemon are settled
 DRAIN_REPORT_SECONDS = 10.0  # a drained daemon still sends what is due within this time
 RUNNING, ENDED = "running", "ended"  # values of the store's fact about the daemon
 
@@ -424,7 +424,8 @@ class Daemon:
         live = len(self.supervisor.live_runs)
         log.info("shutting down", live_runs=live, runs="are ended" if self._end_runs else "go on")
         self._notifier.stopping(
-            f"stopping; live runs: {live}", seconds=END_SECONDS if self._end_runs else 0.0
+            f"stopping; live runs: {live}",
+            seconds=self.supervisor.longest_end + END_SECONDS if self._end_runs else 0.0,
         )
         beat.cancel()
         if self._asking is not None:

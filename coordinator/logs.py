@@ -164,6 +164,8 @@ def configure(
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # A job of ours only rings the bell. What fails there is one that is called off in the moment of the end.
+    logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
 
 
 def close() -> None:

@@ -85,7 +85,10 @@ class Outbox:
     async def stop(self) -> None:
         """Let writes that are under way end; their items stay due if they do not."""
         if self._busy:
-            await asyncio.wait(list(self._busy.values()), timeout=STOP_SECONDS)
+            _, left = await asyncio.wait(list(self._busy.values()), timeout=STOP_SECONDS)
+            for sending in left:  # the store is about to be closed
+                sending.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     @property
     def is_busy(self) -> bool:

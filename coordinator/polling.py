@@ -173,6 +173,12 @@ class RepositoryPoller:
             self.services.store.refresh_issue(issue.repo_id, issue, intake.priority_of(issue.labels), now)
             if not intake.is_refused(task):
                 return None
+        if event is not None and event.trigger.labelled_at > issue.updated_at:
+            # The listing is older than the label: what it approves is the text as it is now.
+            fresh = await github.issue(repo, issue.number)
+            if isinstance(fresh, IssueGone) or intake.withdrawal(fresh, self.repository.label):
+                return None  # the next listing says what has become of it
+            issue = fresh
         permission = "none"
         if event is not None and event.trigger.actor and not event.by_app:
             permission = (await github.permission(repo, event.trigger.actor)).permission

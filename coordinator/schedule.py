@@ -106,7 +106,7 @@ class PollSchedule:
 
     def _set_timer(self, name: str, poller: RepositoryPoller) -> None:
         self._timers.add_job(
-            self._due,
+            self._tell,
             "date",
             run_date=poller.schedule_next(self._services.now()),
             args=[PollDue(repository=name)],
@@ -114,6 +114,10 @@ class PollSchedule:
             replace_existing=True,
             misfire_grace_time=None,  # a late poll is still a poll
         )
+
+    async def _tell(self, due: PollDue) -> None:
+        """A coroutine: a plain function would be called in a thread, and the inbox is the loop's own."""
+        self._due(due)
 
     def clock_was_set(self, step: timedelta) -> None:
         """The timers stand on the wall clock: set back, they would be silent for as long."""

@@ -115,13 +115,17 @@ class Supervisor:
 
         Not for ever: with a full disk a shim keeps its run until it can write how that ended.
         """
-        grace = self._services.settings.coordinator.stop_grace_seconds
-        until = time.monotonic() + 2 * grace + END_SECONDS
+        until = time.monotonic() + self.longest_end
         while pending := [live.finished for live in self._live.values() if live.finished]:
             await asyncio.wait(pending, timeout=max(0.0, until - time.monotonic()))
             if time.monotonic() >= until:
                 await self.abandon()
                 return
+
+    @property
+    def longest_end(self) -> float:
+        """Seconds that `wait_all` may take."""
+        return 2 * self._services.settings.coordinator.stop_grace_seconds + END_SECONDS
 
     async def abandon(self) -> None:
         """Stop following; workers go on under their shims and the next daemon adopts them."""

@@ -17,6 +17,7 @@ class FaultKind(StrEnum):
     TRUNCATED_JSON = "truncated_json"  # the true answer, cut in the middle, with a matching Content-Length
     HTML_200 = "html_200"  # a proxy's page with status 200
     TIMEOUT = "timeout"  # no byte for `seconds`, then the connection ends; the request is not carried out
+    LATE = "late"  # carried out at once, answered truly, but only after `seconds` or a `release`
     DISCONNECT = "disconnect"  # the connection ends at once; the request is not carried out
     AFTER_COMMIT = "after_commit"  # carried out, then `status` (or, with status 0, a cut connection)
 

@@ -434,7 +434,7 @@ class GitHubServer:
             self._requests.clear()
 
     def release(self) -> None:
-        """End all TIMEOUT faults that are holding a connection now; later ones hold again."""
+        """End all TIMEOUT and LATE faults that are holding a connection now; later ones hold again."""
         self._released.set()
         self._released.clear()
 
@@ -448,7 +448,7 @@ class GitHubServer:
             answer = self._true_answer(request) if fault is None else self._damaged(request, fault)
             self._remember(request, answer, at)
             stamp = self._stamp()
-        if fault is not None and FaultKind(fault.kind) is FaultKind.TIMEOUT:
+        if fault is not None and FaultKind(fault.kind) in (FaultKind.TIMEOUT, FaultKind.LATE):
             self._released.wait(fault.seconds)
         return None if answer is None else _with_headers(answer, stamp)
 
@@ -492,6 +492,8 @@ class GitHubServer:
                     if fault.status
                     else None
                 )
+            case FaultKind.LATE:
+                return self._true_answer(request)
             case FaultKind.TIMEOUT | FaultKind.DISCONNECT:
                 return None
 

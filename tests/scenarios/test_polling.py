@@ -151,3 +151,15 @@ def test_issues_seen_in_one_poll_start_in_the_order_of_their_numbers(a_world) ->
 
     in_order_of_start = sorted(numbers, key=lambda number: world.runs(number)[0].run_id)
     assert in_order_of_start == numbers
+
+
+def test_a_listing_older_than_the_label_starts_the_text_that_the_label_approved(world: World) -> None:
+    number = world.issue("[[agent: no-op]]")
+    late = world.server.faults.add(Fault(match=LISTS, kind=FaultKind.LATE, seconds=60))
+    world.start()
+    world.until_hit(late)
+    world.server.edit_issue(REPO, number, body=WRITE)
+    world.relabel(number)
+    world.server.release()
+    world.until_state(number, "succeeded")
+    assert world.result(number) == Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
