@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from adw_modules.agents import Dialect
@@ -55,6 +56,7 @@ def worker_environment(
     return env | {MARKER: marker, "COORDINATOR_ATTEMPT": str(attempt)}
 
 
+@lru_cache(maxsize=8)  # each folder of PATH is looked up, and PATH is the same for every run
 def without_own_programs(path: str) -> str:
     """PATH without the programs of our own virtual environment, if we run in one: an agent's `pip install`
     is not to change the daemon, nor its `pytest` to run with the daemon's packages."""

@@ -9,6 +9,7 @@ out says that an older copy of the database was put back, or that it was lost.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -105,8 +106,10 @@ def newest_token(run_dir_of: Callable[[int], Path], token: int) -> int:
     Looks a little beyond a gap, as directories may be deleted, and not at all of them: this is asked at each
     start of a run.
     """
-    found = token
-    while newer := [at for at in range(found + 1, found + 1 + LONGEST_GAP) if run_dir_of(at).exists()]:
+    found, folder = token, str(run_dir_of(token)).rpartition(".")[0]
+    while newer := [
+        at for at in range(found + 1, found + 1 + LONGEST_GAP) if os.path.lexists(f"{folder}.{at}")
+    ]:
         found = newer[-1]
     return found
 
