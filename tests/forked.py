@@ -143,6 +143,9 @@ def _reads_at_start(environ: dict[str, str]) -> dict[str, str]:
 _making = threading.Lock()
 
 
+server_pids: set[int] = set()  # for tests that look at every child of this process
+
+
 def _server() -> socket.socket:
     with _making:
         return _start_server()
@@ -160,6 +163,8 @@ def _start_server() -> socket.socket:
             cwd=CHECKOUT,
             start_new_session=True,
         )
+
+    server_pids.add(server.pid)
 
     @atexit.register
     def end() -> None:

@@ -23,6 +23,7 @@ from adw_modules.tasks.model import FailureClass, ModelUsage, Outcome, Run, Task
 from coordinator import shim
 from coordinator.demo import agent
 from coordinator.faultpoints import VARIABLE
+from tests.forked import server_pids
 
 FREE = frozenset({Outcome.NEVER_STARTED})  # a run that costs nothing and may be repeated without harm
 
@@ -161,6 +162,7 @@ class Stage(World):
     def _orphans(self) -> list[str]:
         """Processes that were left to us; the dead among them are buried."""
         ours = [each for each in map(shim.look_up, _children()) if each is not None]
+        ours = [each for each in ours if each.pid not in server_pids]
         for child in ours:
             if child.state in b"ZX":
                 os.waitpid(child.pid, os.WNOHANG)
