@@ -34,7 +34,7 @@ class Stage(World):
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         program = [sys.executable, "-I", str(Path(__file__).with_name("witness.py")), str(folder)]
         command = [*program, str(Path(agent.__file__).resolve()), "--model", "{model}"]
-        super().__init__(folder, {"providers.claude-cli": {"command_template": command}, **config})
+        super().__init__(folder, {"providers.claude-cli": {"command_template": command}, **config}, cold=True)
 
     # -- killing ---------------------------------------------------------------------------------------
 
