@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +75,28 @@ class UnitLauncher(RunLauncher):
             stop_seconds=2 * spec.grace.total_seconds() + _STOP_MARGIN,
             umask=_umask(),
         )
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=self._manager.environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return f"cannot execute systemd-run: {error}"
-        try:
-            _, said = await process.communicate()
-        finally:
-            if process.returncode is None:  # it hangs, and we have waited long enough
-                process.kill()
+        with tempfile.TemporaryFile() as said:  # not a pipe: whoever inherits it could hold us up
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    env=self._manager.environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                return f"cannot execute systemd-run: {error}"
+            try:
                 await process.wait()
-        if process.returncode == 0:
-            return None
-        words = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            finally:
+                if process.returncode is None:  # it hangs, and we have waited long enough
+                    process.kill()
+                    await process.wait()
+            if process.returncode == 0:
+                return None
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
         return f"systemd-run exited with {process.returncode}: {words[0]}"
 
     def _warn_of(self, spec: LaunchSpec) -> None:

@@ -286,9 +286,9 @@ def test_claude_stopped_inside_a_tool_prints_its_result_and_is_counted(play: Pla
 def commands(world: World) -> set[str]:
     """The names of the processes that carry a run's marker."""
     names = set()
-    for pid in world.processes():
+    for process in world.processes():
         try:
-            names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+            names.add(Path(f"/proc/{process.pid}/comm").read_text().strip())
         except OSError:
             continue  # it has ended since
     return names

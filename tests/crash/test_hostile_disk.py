@@ -109,7 +109,7 @@ def test_a_disk_full_at_the_exit_record_keeps_the_result_until_there_is_room(a_w
     ballast = fill(runs)
     (agent,) = world.processes()
     world.open_gate()
-    world.until(lambda: not Path(f"/proc/{agent}").exists(), "the agent has ended")
+    world.until(lambda: not world.any_left([agent]), "the agent has ended")
     world.until_polls(3)
     assert world.result(number).outcomes == ("running",)
     assert len(world.live()) == 1
@@ -134,7 +134,7 @@ def test_a_disk_full_at_every_commit_loses_nothing(a_world, disk: Disk) -> None:
     second = world.issue()
     (agent,) = world.processes()
     world.open_gate()
-    world.until(lambda: not Path(f"/proc/{agent}").exists(), "the agent has ended")
+    world.until(lambda: not world.any_left([agent]), "the agent has ended")
     world.until_polls(3)
     assert world.process is not None
     assert world.process.poll() is None

@@ -107,7 +107,7 @@ def test_tampered_while_the_run_lives_and_the_daemon_follows_it(seven: World, na
     for number in numbers.values():
         calm(seven, number)
         assert len(seven.runs(number)) <= 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
+    seven.until(lambda: not seven.any_left(agents), "the first agents are gone")
     other = seven.issue()
     seven.until_state(other, "succeeded")  # the daemon is as well as before
 
@@ -140,7 +140,7 @@ def test_tampered_while_the_run_lives_and_no_daemon_does(seven: World, name: str
     for number in numbers.values():
         calm(seven, number)
         assert len(seven.runs(number)) <= 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
+    seven.until(lambda: not seven.any_left(agents), "the first agents are gone")
 
 
 @pytest.mark.parametrize("is_moved", [False, True], ids=["removed", "moved away"])
@@ -171,7 +171,7 @@ def test_a_run_whose_directory_went_while_no_daemon_lived_is_lost_and_leaves_no_
     assert agents
     world.kill()
     shutil.rmtree(run.run_dir)
-    world.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in agents), "its shim has ended it")
+    world.until(lambda: not world.any_left(agents), "its shim has ended it")
     world.start()
     world.until(lambda: settled_once(world, number), "the run has an outcome")
     assert world.runs(number)[0].outcome == "lost"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -364,12 +364,21 @@ class World:
         """The run directories that a shim owns now."""
         return [path for path in sorted((self.state_dir / "runs").glob("*")) if is_alive(path)]
 
-    def processes(self) -> list[str]:
+    def processes(self) -> list[shim.Process]:
         """Everything that runs attempts have left in the process table."""
         specs = [shim.read_json(str(path)) for path in (self.state_dir / "runs").glob("*/spec.json")]
         markers = [spec["marker"] for spec in specs if spec]
         table = shim.process_table()
-        return [str(each.pid) for each in table for marker in markers if shim.carries(each.pid, marker)]
+        return [each for each in table for marker in markers if shim.carries(each.pid, marker)]
+
+    def any_left(self, before: Sequence[shim.Process]) -> bool:
+        """Whether one of these very processes still runs.
+
+        Neither a number that somebody else has by now, nor a dead one that its parent has not looked at
+        (an orphan's is the machine's first process, which takes its time in some containers), counts.
+        """
+        now = {(each.pid, each.start) for each in shim.process_table()}
+        return any((each.pid, each.start) in now for each in before)
 
     def polls(self, repo: str = REPO) -> int:
         return len(self.server.requests_matching(f"GET /repos/{repo}/issues"))
