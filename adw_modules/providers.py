@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adw_modules.agents import DIALECTS
 from adw_modules.errors import ConfigError, CoordinatorError
 
 PLACEHOLDERS = ("prompt_file", "model", "output_file", "workspace")
@@ -50,7 +51,9 @@ class Provider:
         table = as_mapping(config)
         self.name = name
         self.enabled: bool = table.get("enabled", True)
-        self.command_template: tuple[str, ...] = tuple(table.get("command_template", ()))
+        dialect = DIALECTS.get(table.get("agent") or "")
+        own: tuple[str, ...] = dialect.template if dialect else ()
+        self.command_template: tuple[str, ...] = tuple(table.get("command_template", own))
         self.requires_api_key: bool = table.get("requires_api_key", False)
         self.api_key_env: str | None = table.get("api_key_env")
         self.project_root = project_root

@@ -14,11 +14,24 @@ any tokens counts only when the API refused every call; otherwise nothing was re
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
+from types import MappingProxyType
 
+from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.foreign import (
+    Json,
+    http_status,
+    instant,
+    items,
+    mapping,
+    money,
+    number,
+    parse_object,
+    text_of,
+    word,
+)
 from adw_modules.agents.stream import (
     AgentEvent,
     FinalRecord,
@@ -37,12 +50,8 @@ from adw_modules.agents.stream import (
 from adw_modules.money.usage import UsageLedger
 from adw_modules.tasks.model import ModelUsage
 
-Json = Mapping[str, object]
-
 RESULT_TEXT_LIMIT = 4000
 SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
-MOST_TOKENS = 10**15  # beyond it a number is damage, and would not fit the store either
-MOST_DOLLARS = 10**9
 MOST_OPEN_STREAMS = 100  # main loop and sub-agents that stream at the same time
 
 
@@ -89,11 +98,11 @@ class _State:
         if line is None:
             self.tail.add("(a line over 16 MiB was skipped)")
             return []
-        event = _parse(line)
+        event = parse_object(line)
         if event is None:
             self._note_plain_text(line)
             return []
-        reader = _READERS.get(_word(event.get("type")))
+        reader = _READERS.get(word(event.get("type")))
         return reader(self, event) if reader else []
 
     def summary(self) -> StreamSummary:
@@ -125,12 +134,12 @@ class _State:
                 return [self._retry(event)]
             case "permission_denied":
                 self.denials += 1
-                self.tail.add(f"permission denied: {_word(event.get('tool_name'))}")
+                self.tail.add(f"permission denied: {word(event.get('tool_name'))}")
         return []
 
     def _start(self, event: Json) -> Started:
-        self.session_id = _word(event.get("session_id")) or self.session_id
-        self.model = _word(event.get("model")) or self.model
+        self.session_id = word(event.get("session_id")) or self.session_id
+        self.model = word(event.get("model")) or self.model
         return Started(session_id=self.session_id, model=self.model)
 
     def _retry(self, event: Json) -> Retry:
@@ -143,40 +152,40 @@ class _State:
         return retry
 
     def read_assistant(self, event: Json) -> list[AgentEvent]:
-        message = _mapping(event.get("message"))
-        if _word(message.get("model")) == SYNTHETIC_MODEL:
-            self.api_error = _word(event.get("error")) or self.api_error
-            self.api_error_status = _status(event.get("api_error_status")) or self.api_error_status
+        message = mapping(event.get("message"))
+        if word(message.get("model")) == SYNTHETIC_MODEL:
+            self.api_error = word(event.get("error")) or self.api_error
+            self.api_error_status = http_status(event.get("api_error_status")) or self.api_error_status
         else:
             self._count_call(event, message)
-        return [said for block in _items(message.get("content")) if (said := self._said(block))]
+        return [said for block in items(message.get("content")) if (said := self._said(block))]
 
     def _said(self, block: object) -> Text | ToolUse | None:
-        content = _mapping(block)
-        if content.get("type") == "text" and (snippet := one_line(text := _text(content.get("text")))):
+        content = mapping(block)
+        if content.get("type") == "text" and (snippet := one_line(text := text_of(content.get("text")))):
             self.tail.add(text)
             return Text(snippet=snippet)
         if content.get("type") == "tool_use":
-            name = _word(content.get("name")) or "?"
+            name = word(content.get("name")) or "?"
             self.tail.add(f"→ {name}")
             return ToolUse(name=name)
         return None
 
     def _count_call(self, event: Json, message: Json) -> None:
         usage = _call_usage(message.get("usage"))
-        message_id = _word(message.get("id")) or _word(event.get("request_id")) or "?"
+        message_id = word(message.get("id")) or word(event.get("request_id")) or "?"
         if usage is not None:
             self.ledger.call(message_id, self._model_of(message), usage)
 
     def _model_of(self, message: Json) -> str:
-        return _word(message.get("model")) or self.model or "unknown"
+        return word(message.get("model")) or self.model or "unknown"
 
     def read_stream_event(self, event: Json) -> list[AgentEvent]:
-        inner = _mapping(event.get("event"))
-        parent = _word(event.get("parent_tool_use_id"))
+        inner = mapping(event.get("event"))
+        parent = word(event.get("parent_tool_use_id"))
         match inner.get("type"):
             case "message_start":
-                self._open_message(parent, _mapping(inner.get("message")))
+                self._open_message(parent, mapping(inner.get("message")))
             case "message_delta" if parent in self.open_messages:
                 message_id, model = self.open_messages[parent]
                 usage = _call_usage(inner.get("usage"))
@@ -187,30 +196,30 @@ class _State:
         return []
 
     def _open_message(self, parent: str, message: Json) -> None:
-        message_id = _word(message.get("id"))
+        message_id = word(message.get("id"))
         if message_id and len(self.open_messages) < MOST_OPEN_STREAMS:
             self.open_messages[parent] = (message_id, self._model_of(message))
 
     def read_rate_limit(self, event: Json) -> list[AgentEvent]:
-        info = _mapping(event.get("rate_limit_info")) or event
-        status = _word(info.get("status"))
+        info = mapping(event.get("rate_limit_info")) or event
+        status = word(info.get("status"))
         if not status:
             return []
-        self.rate_limit = RateLimit(status=status, resets_at=_instant(info.get("resetsAt")))
+        self.rate_limit = RateLimit(status=status, resets_at=instant(info.get("resetsAt")))
         return [self.rate_limit]
 
     def read_result(self, event: Json) -> list[AgentEvent]:
         final = _final_record(event)
         self.final = final
-        self.session_id = _word(event.get("session_id")) or self.session_id
-        self.denials = max(self.denials, len(_items(event.get("permission_denials"))))
+        self.session_id = word(event.get("session_id")) or self.session_id
+        self.denials = max(self.denials, len(items(event.get("permission_denials"))))
         self.api_error_status = final.api_error_status
         if not final.is_error:
             self.api_error = None  # an earlier turn's error, overcome since
         self._report(event)
         self.tail.add(final.result_text)
-        for error in _items(event.get("errors")):
-            self.tail.add(_text(error))
+        for error in items(event.get("errors")):
+            self.tail.add(text_of(error))
         return [Finished(record=final)]
 
     def _report(self, event: Json) -> None:
@@ -223,7 +232,7 @@ class _State:
         if since is not None:
             self.ledger.report(since, _costs(event["model_usage_since_last_result"]), cumulative=False)
         elif whole is not None:
-            self.ledger.report(whole, _money(event.get("total_cost_usd")), cumulative=True)
+            self.ledger.report(whole, money(event.get("total_cost_usd")), cumulative=True)
         elif main_loop is not None:
             self.ledger.report({self.model or "unknown": main_loop}, None, cumulative=False)
 
@@ -241,25 +250,25 @@ _READERS: dict[str, Callable[[_State, Json], list[AgentEvent]]] = {
 
 
 def _final_record(event: Json) -> FinalRecord:
-    subtype = _word(event.get("subtype"))
+    subtype = word(event.get("subtype"))
     said_error = event.get("is_error")
     return FinalRecord(
         is_error=said_error if isinstance(said_error, bool) else subtype != "success",
         subtype=subtype,
-        terminal_reason=_word(event.get("terminal_reason")) or None,
-        api_error_status=_status(event.get("api_error_status")),
-        num_turns=_number(event.get("num_turns")),
-        duration_ms=_number(event.get("duration_ms")),
-        duration_api_ms=_number(event.get("duration_api_ms")),
-        result_text=clean_text(_text(event.get("result")), RESULT_TEXT_LIMIT),
-        cost_usd=_money(event.get("total_cost_usd")),
+        terminal_reason=word(event.get("terminal_reason")) or None,
+        api_error_status=http_status(event.get("api_error_status")),
+        num_turns=number(event.get("num_turns")),
+        duration_ms=number(event.get("duration_ms")),
+        duration_api_ms=number(event.get("duration_api_ms")),
+        result_text=clean_text(text_of(event.get("result")), RESULT_TEXT_LIMIT),
+        cost_usd=money(event.get("total_cost_usd")),
     )
 
 
 def _was_refused(event: Json) -> bool:
     """Whether the API took no call at all, so that no tokens really means none."""
-    refused = _word(event.get("terminal_reason")) in {"api_error", "prompt_too_long"}
-    return refused or _status(event.get("api_error_status")) is not None
+    refused = word(event.get("terminal_reason")) in {"api_error", "prompt_too_long"}
+    return refused or http_status(event.get("api_error_status")) is not None
 
 
 def _holds_tokens(*reports: Mapping[str, ModelUsage] | None) -> bool:
@@ -267,12 +276,12 @@ def _holds_tokens(*reports: Mapping[str, ModelUsage] | None) -> bool:
 
 
 def _retry_event(event: Json) -> Retry:
-    delay = min(_number(event.get("retry_delay_ms")) or 0, 86_400_000)
+    delay = min(number(event.get("retry_delay_ms")) or 0, 86_400_000)
     return Retry(
-        error_status=_status(event.get("error_status")),
-        error=_word(event.get("error")) or None,
-        attempt=_number(event.get("attempt")) or 0,
-        max_retries=_number(event.get("max_retries")) or 0,
+        error_status=http_status(event.get("error_status")),
+        error=word(event.get("error")) or None,
+        attempt=number(event.get("attempt")) or 0,
+        max_retries=number(event.get("max_retries")) or 0,
         delay=timedelta(milliseconds=delay),
     )
 
@@ -281,8 +290,8 @@ def _call_usage(value: object) -> ModelUsage | None:
     """Usage as the Messages API writes it (snake_case); None when there is none."""
     if not isinstance(value, dict):
         return None
-    split = _mapping(value.get("cache_creation"))
-    details = _mapping(value.get("output_tokens_details"))
+    split = mapping(value.get("cache_creation"))
+    details = mapping(value.get("output_tokens_details"))
     return _model_usage(
         tokens_in=value.get("input_tokens"),
         cache_read=value.get("cache_read_input_tokens"),
@@ -301,7 +310,7 @@ def _by_model(value: object, event: Json) -> dict[str, ModelUsage] | None:
     if value and not entries:
         return None
     # 2.1.197 has the 5 minute / 1 hour split only in `usage`, where it can be told apart for one model.
-    main_loop = _mapping(_mapping(event.get("usage")).get("cache_creation"))
+    main_loop = mapping(mapping(event.get("usage")).get("cache_creation"))
     split = main_loop.get("ephemeral_1h_input_tokens") if len(entries) == 1 else None
     return {model: _reported_usage(entry, split) for model, entry in entries.items()}
 
@@ -326,80 +335,51 @@ def _model_usage(
     tokens_out: object,
     reasoning: object,
 ) -> ModelUsage:
-    written = _number(cache_write) or 0
-    one_hour = min(_number(cache_write_1h) or 0, written)
+    written = number(cache_write) or 0
+    one_hour = min(number(cache_write_1h) or 0, written)
     return ModelUsage(
-        input=_number(tokens_in) or 0,
-        cache_read=_number(cache_read) or 0,
+        input=number(tokens_in) or 0,
+        cache_read=number(cache_read) or 0,
         cache_write_5m=written - one_hour,
         cache_write_1h=one_hour,
-        output=_number(tokens_out) or 0,
-        reasoning=_number(reasoning) or 0,
+        output=number(tokens_out) or 0,
+        reasoning=number(reasoning) or 0,
     )
 
 
 def _costs(by_model: object) -> Decimal | None:
     total = Decimal(0)
-    for entry in _mapping(by_model).values():
-        cost = _money(_mapping(entry).get("costUSD"))
+    for entry in mapping(by_model).values():
+        cost = money(mapping(entry).get("costUSD"))
         if cost is None:
             return None
         total += cost
     return total
 
 
-# --- foreign values -> ours, whatever their type ------------------------------------------------------------
-
-
-def _parse(line: bytes) -> Json | None:
-    try:
-        # Decimal keeps money exact; NaN and Infinity are not JSON and become null.
-        value = json.loads(
-            line.decode("utf-8", "replace"), parse_float=Decimal, parse_constant=lambda _name: None
-        )
-    except (ValueError, ArithmeticError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _mapping(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _items(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _word(value: object) -> str:
-    return one_line(value) if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    """A whole number from 0 to `MOST_TOKENS`; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None
-
-
-def _money(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST_DOLLARS:
-        return None
-    return Decimal(value)
-
-
-def _status(value: object) -> int | None:
-    number = _number(value)
-    return number if number is not None and 100 <= number <= 599 else None
-
-
-def _instant(value: object) -> datetime | None:
-    """A moment given as seconds since 1970 (some versions: milliseconds)."""
-    number = _number(value)
-    if number is None:
-        return None
-    seconds = number // 1000 if number > 10**11 else number
-    return datetime.fromtimestamp(seconds, tz=UTC) if seconds < 10**11 else None
+DIALECT = Dialect(
+    name="claude",
+    parser=ClaudeStream,
+    programs=("claude",),
+    # No positional prompt: the real program takes the word after -p for the prompt itself, not for a file.
+    template=(
+        "claude",
+        "-p",
+        "--model",
+        "{model}",
+        "--output-format",
+        "stream-json",
+        "--verbose",
+        "--dangerously-skip-permissions",
+    ),
+    # No self-update and no calls home: a worker talks to its provider and to nobody else.
+    env=MappingProxyType(
+        {
+            "DISABLE_AUTOUPDATER": "1",
+            "DISABLE_TELEMETRY": "1",
+            "DISABLE_ERROR_REPORTING": "1",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        }
+    ),
+    config_dir_env="CLAUDE_CONFIG_DIR",
+)

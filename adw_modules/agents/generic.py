@@ -5,6 +5,7 @@ Owns keeping the last lines for people. Must not guess tokens: usage stays unkno
 
 from __future__ import annotations
 
+from adw_modules.agents.dialect import Dialect
 from adw_modules.agents.stream import AgentEvent, LineSplitter, StreamSummary, Tail, Text, one_line
 from adw_modules.tasks.model import Usage, UsageSource
 
@@ -34,3 +35,6 @@ class GenericStream:
 
 def _decode(line: bytes) -> str:
     return line.decode("utf-8", "replace")
+
+
+DIALECT = Dialect(name="generic", parser=GenericStream)

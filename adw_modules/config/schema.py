@@ -7,10 +7,11 @@ variable that does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adw_modules.agents import DIALECTS, dialect_of_program
 from adw_modules.config import checks
 from adw_modules.config.values import (
     Above0,
@@ -41,18 +42,8 @@ from adw_modules.config.values import (
 from adw_modules.config.wording import toml
 
 BUILT_IN_PROVIDER = "claude-cli"
-# What `claude-cli` means when something names it and the file has no [providers.claude-cli]. The prompt
-# comes on stdin: the real program takes the word after -p for the prompt itself, not for a file.
-BUILT_IN_TEMPLATE = [
-    "claude",
-    "-p",
-    "--model",
-    "{model}",
-    "--output-format",
-    "stream-json",
-    "--verbose",
-    "--dangerously-skip-permissions",
-]
+# What `claude-cli` means when something names it and the file has no [providers.claude-cli].
+BUILT_IN_TEMPLATE = list(DIALECTS["claude"].template)
 
 
 class Section(BaseModel):
@@ -161,14 +152,29 @@ class ProviderSettings(Section):
     """One `[providers.NAME]`: a program that can run a model."""
 
     enabled: Flag = True
-    command_template: CommandTemplate
+    command_template: CommandTemplate  # or the dialect's own, where `agent` names one
     requires_api_key: Flag = False
     api_key_env: Variable | None = None
-    agent: Annotated[Literal["claude", "generic"], one_of("claude", "generic")] = "claude"
+    agent: Annotated[str, one_of(*DIALECTS)] = "claude"  # or what the program of the template speaks
     max_concurrent_runs: AtLeast1 | None = None
     env: Variables = Field(default_factory=dict)
     pass_env: tuple[Variable, ...] = ()
     stop_signal: Annotated[Literal["SIGINT", "SIGTERM"], one_of("SIGINT", "SIGTERM")] = "SIGINT"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_dialect(cls, table: Any) -> Any:
+        """A dialect brings its own command, and a command its dialect. The fields say what is wrong."""
+        if not isinstance(table, dict):
+            return table
+        template = table.get("command_template")
+        program = template[0] if isinstance(template, list | tuple) and template else ""
+        agent = table.get("agent", dialect_of_program(program) if isinstance(program, str) else "generic")
+        dialect = DIALECTS.get(agent) if isinstance(agent, str) else None
+        filled = {"agent": agent, "stop_signal": dialect.stop_signal if dialect else "SIGINT", **table}
+        if "agent" in table and dialect is not None and dialect.template:
+            filled.setdefault("command_template", list(dialect.template))
+        return filled
 
     @model_validator(mode="after")
     def _key_has_a_name(self) -> Self:
