@@ -86,7 +86,7 @@ def _values(settings: Settings) -> dict[_Place, Any]:
     values: dict[_Place, Any] = {}
     for table, section in _tables(settings):
         for key, value in section:
-            if (table, key) == ("routing", "rules"):
+            if (table, key) in {("routing", "rules"), ("openrouter", "preferences")}:
                 continue  # each has a table of its own
             if key == "env":
                 values |= {(table, f"env.{name}"): content for name, content in value.items()}
@@ -107,6 +107,10 @@ def _tables(settings: Settings) -> Iterator[tuple[str, Section]]:
         yield f"routing.rules[{name}]", rule
     for name, model in _by_name((model.name, model) for model in settings.models).items():
         yield f"models[{name}]", model
+    yield "openrouter", settings.openrouter
+    preferences = ((", ".join(entry.models), entry) for entry in settings.openrouter.preferences)
+    for name, preference in _by_name(preferences).items():
+        yield f"openrouter.preferences[{name}]", preference
     for name, workflow in settings.workflows.items():
         yield dotted(("workflows", name)), workflow
 

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from adw_modules.config.schema import (
     ModelSettings,
+    OpenRouterPreferenceSettings,
     ProviderSettings,
     RepositorySettings,
     RuleSettings,
@@ -138,7 +139,7 @@ def _not_a_table(path: KeyPath, value: Any, document: Any) -> str:
 
 def _not_a_list(path: KeyPath, value: Any, document: Any) -> str:
     name = dotted(path)
-    if name in {"repositories", "models", "routing.rules"}:
+    if name in {"repositories", "models", "routing.rules", "openrouter.preferences"}:
         return f"{name} must be written with two pairs of brackets: [[{name}]]."
     return f"{label_of(path, document)} must be a list in brackets, not {shown(value)}."
 
@@ -153,6 +154,8 @@ def _section_at(table: KeyPath) -> type[Section]:
             return ModelSettings
         case ("routing", "rules", *_):
             return RuleSettings
+        case ("openrouter", "preferences", *_):
+            return OpenRouterPreferenceSettings
         case ("workflows", _):
             return WorkflowSettings
         case ("workflows", *_):

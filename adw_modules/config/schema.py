@@ -16,13 +16,16 @@ from adw_modules.config import checks
 from adw_modules.config.values import (
     Above0,
     ApiUrl,
+    AppUrl,
     AtLeast0,
     AtLeast1,
+    Categories,
     CommandTemplate,
     Condition,
     Conditions,
     Flag,
     Folder,
+    HeaderText,
     Label,
     MemorySize,
     Name,
@@ -36,10 +39,13 @@ from adw_modules.config.values import (
     Variables,
     in_table,
     number,
+    of_provider,
     one_of,
     whole,
 )
 from adw_modules.config.wording import toml
+from adw_modules.openrouter import preferences as openrouter
+from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
 
 BUILT_IN_PROVIDER = "claude-cli"
 # What `claude-cli` means when something names it and the file has no [providers.claude-cli].
@@ -238,6 +244,47 @@ class ModelSettings(Section):
     capabilities: tuple[Text, ...] = ()
 
 
+class OpenRouterPreferenceSettings(Section):
+    """One `[[openrouter.preferences]]`: which of OpenRouter's providers may serve the models of a pattern."""
+
+    models: Annotated[tuple[str, ...], of_provider(openrouter.model_patterns)]
+    order: Annotated[tuple[str, ...], of_provider(openrouter.slugs)] | None = None
+    allow_fallbacks: Flag | None = None
+    only: Annotated[tuple[str, ...], of_provider(openrouter.slugs)] | None = None
+    ignore: Annotated[tuple[str, ...], of_provider(openrouter.slugs)] | None = None
+    require_parameters: Flag | None = None
+    data_collection: Annotated[str, of_provider(openrouter.data_collection)] | None = None
+    zdr: Flag | None = None
+    enforce_distillable_text: Flag | None = None
+    quantizations: Annotated[tuple[str, ...], of_provider(openrouter.quantizations)] | None = None
+    sort: Annotated[str | dict[str, Any], of_provider(openrouter.sort)] | None = None
+    max_price: Annotated[dict[str, Any], of_provider(openrouter.max_price)] | None = None
+    preferred_max_latency: Annotated[float | dict[str, Any], of_provider(openrouter.speed)] | None = None
+    preferred_min_throughput: Annotated[float | dict[str, Any], of_provider(openrouter.speed)] | None = None
+    options: Annotated[dict[str, Any], of_provider(openrouter.options)] | None = None
+
+    @property
+    def entry(self) -> PreferenceEntry:
+        """As the client takes it."""
+        return PreferenceEntry.from_mapping({key: value for key, value in self if value is not None})
+
+
+def _default_preferences() -> tuple[OpenRouterPreferenceSettings, ...]:
+    return tuple(
+        OpenRouterPreferenceSettings.model_validate({"models": entry.models, **entry.preferences.to_json()})
+        for entry in DEFAULT_PREFERENCES
+    )
+
+
+class OpenRouterSettings(Section):
+    """`[openrouter]`: what OpenRouter is told about us, and which of its providers serve which model."""
+
+    app_name: HeaderText = "Coordinator"
+    app_url: AppUrl = "http://localhost"
+    categories: Categories = ("cli-agent",)
+    preferences: tuple[OpenRouterPreferenceSettings, ...] = Field(default_factory=_default_preferences)
+
+
 class StageSettings(Section):
     """One stage of a workflow."""
 
@@ -280,6 +327,7 @@ class Settings(Section):
     worktree: WorktreeSettings = WorktreeSettings()
     routing: RoutingSettings = RoutingSettings()
     models: tuple[ModelSettings, ...] = ()
+    openrouter: OpenRouterSettings = OpenRouterSettings()
     workflows: dict[str, WorkflowSettings] = Field(default_factory=dict)
 
     def all_repositories(self) -> tuple[ResolvedRepository, ...]:

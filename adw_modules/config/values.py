@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from adw_modules.config.wording import holds_password, holds_token, nearest, shown, suggestion
+from adw_modules.openrouter.wire import MOST_CATEGORIES
 from adw_modules.providers import PLACEHOLDERS
 
 YEAR_SECONDS = 31_536_000  # longer waits are slips of the pen, and overflow dates further on
@@ -271,6 +273,55 @@ RepositoryName = Annotated[str | None, BeforeValidator(_repository_name)]
 Label = Annotated[str, BeforeValidator(_label)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 RemoteUrl = Annotated[str, BeforeValidator(_remote_url)]
+
+
+def _app_url(value: Any) -> str:
+    text = _text(value)
+    parts = urlsplit(text)
+    is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if text and (not is_address or not text.isprintable() or not text.isascii() or " " in text):
+        raise must_be('the address of a page, such as "https://example.org/our-agents"')
+    if parts.username or parts.password:
+        raise wrong("must not contain a user or password")
+    return text
+
+
+def _header_name(value: Any) -> str:
+    text = _text(value)
+    if not text.isprintable() or not text.isascii():
+        raise wrong("must be on one line and of ASCII characters, because it is sent in a header")
+    return text
+
+
+def _categories(value: Any) -> list[str]:
+    words = value if isinstance(value, list | tuple) else []
+    named = all(isinstance(word, str) and re.fullmatch(r"[a-z0-9-]{1,30}", word) for word in words)
+    if not isinstance(value, list | tuple) or not named or len(words) > MOST_CATEGORIES:
+        raise must_be(f'a list of at most {MOST_CATEGORIES} categories, such as ["cli-agent"]')
+    return list(words)
+
+
+AppUrl = Annotated[str, BeforeValidator(_app_url)]
+HeaderText = Annotated[str, BeforeValidator(_header_name)]
+Categories = Annotated[tuple[str, ...], BeforeValidator(_categories)]
+
+
+# --- which of OpenRouter's providers ------------------------------------------------------------
+
+
+def of_provider(reader: Callable[[Any], Any]) -> Any:
+    """A validator for one field of OpenRouter's `provider` object; the value stays as the file spells it."""
+
+    def check(value: Any) -> Any:
+        try:
+            reader(value)
+        except ValueError as error:
+            # "not a table" would say nothing where a table is right and its content wrong.
+            is_nested = isinstance(value, dict | list)
+            raise (wrong(f"must be {error}") if is_nested else must_be(str(error))) from None
+        return value
+
+    return BeforeValidator(check)
 
 
 # --- command templates --------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class Attribution:
     """What OpenRouter's statistics call the application. Empty values send no header."""
 
     app_name: str = "Coordinator"
-    app_url: str = ""
+    app_url: str = "http://localhost"  # with a title, OpenRouter counts even this one
     categories: tuple[str, ...] = ("cli-agent",)
 
 

@@ -275,8 +275,54 @@ SENTENCES = [
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
             "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, "
-            "workflows."
+            "openrouter, workflows."
         ),
+    ),
+    (
+        "[openrouter]\ncolour = 'red'",
+        ', line 2: [openrouter] has no key "colour"; its keys are app_name, app_url, categories, preferences.',
+    ),
+    (
+        "[openrouter]\ncategories = ['a', 'b', 'c']",
+        ', line 2: openrouter.categories must be a list of at most 2 categories, such as ["cli-agent"], '
+        "not a list.",
+    ),
+    (
+        "[openrouter]\napp_url = 'example.org'",
+        ", line 2: openrouter.app_url must be the address of a page, such as "
+        '"https://example.org/our-agents", not "example.org".',
+    ),
+    (
+        "[openrouter.preferences]\nmodels = ['a']",
+        ", line 1: openrouter.preferences must be written with two pairs of brackets: "
+        "[[openrouter.preferences]].",
+    ),
+    (
+        "[[openrouter.preferences]]\norder = ['groq']",
+        ', line 1: [[openrouter.preferences]] number 1 has no "models", which it needs.',
+    ),
+    (
+        "[[openrouter.preferences]]\nmodels = ['a']\nordre = ['groq']",
+        ', line 3: [[openrouter.preferences]] number 1 has no key "ordre"; did you mean "order"?',
+    ),
+    (
+        "[[openrouter.preferences]]\nmodels = ['a']\norder = 'groq'",
+        ", line 3: openrouter.preferences[#1].order must be a list of providers' names, such as "
+        '["groq", "moonshotai"], not "groq".',
+    ),
+    (
+        "[[openrouter.preferences]]\nmodels = ['a']\nsort = 'cheapest'",
+        ', line 3: openrouter.preferences[#1].sort must be one of "price", "throughput", "latency", "exacto", '
+        'or a table such as { by = "price", partition = "none" }, not "cheapest".',
+    ),
+    (
+        "[[openrouter.preferences]]\nmodels = ['a']\nmax_price = { prompt = -1 }",
+        ", line 3: openrouter.preferences[#1].max_price must be a table with prices of 0 or more for some of "
+        "prompt, completion, request, image, audio.",
+    ),
+    (
+        "[[openrouter.preferences]]\nmodels = ['a']\ndata_collection = 'never'",
+        ', line 3: openrouter.preferences[#1].data_collection must be "allow" or "deny", not "never".',
     ),
     ("routing = 5", ", line 1: routing must be a table ([routing]), not 5."),
     (
