@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -416,6 +417,14 @@ class OpenRouterServer:
         with self._lock:
             self._scripts[model].extend(answers)
 
+    def forget(self) -> None:
+        """As if just started: no script, no record."""
+        with self._lock:
+            self._scripts.clear()
+            self._lags.clear()
+            self.requests, self.billed, self.pages = [], [], {}
+            self.generation_lag, self.key_data = 0, dict(_KEY_DATA)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -496,6 +505,11 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
     owner: OpenRouterServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in the middle are part of the tests; anything else is a fault to be seen."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -280,22 +280,31 @@ SENTENCES = [
     ),
     (
         "[openrouter]\ncolour = 'red'",
-        ', line 2: [openrouter] has no key "colour"; its keys are app_name, app_url, categories, preferences.',
+        (
+            ', line 2: [openrouter] has no key "colour"; '
+            "its keys are app_name, app_url, categories, preferences."
+        ),
     ),
     (
         "[openrouter]\ncategories = ['a', 'b', 'c']",
-        ', line 2: openrouter.categories must be a list of at most 2 categories, such as ["cli-agent"], '
-        "not a list.",
+        (
+            ', line 2: openrouter.categories must be a list of at most 2 categories, such as ["cli-agent"], '
+            "not a list."
+        ),
     ),
     (
         "[openrouter]\napp_url = 'example.org'",
-        ", line 2: openrouter.app_url must be the address of a page, such as "
-        '"https://example.org/our-agents", not "example.org".',
+        (
+            ", line 2: openrouter.app_url must be the address of a page, such as "
+            '"https://example.org/our-agents", not "example.org".'
+        ),
     ),
     (
         "[openrouter.preferences]\nmodels = ['a']",
-        ", line 1: openrouter.preferences must be written with two pairs of brackets: "
-        "[[openrouter.preferences]].",
+        (
+            ", line 1: openrouter.preferences must be written with two pairs of brackets: "
+            "[[openrouter.preferences]]."
+        ),
     ),
     (
         "[[openrouter.preferences]]\norder = ['groq']",
@@ -307,18 +316,24 @@ SENTENCES = [
     ),
     (
         "[[openrouter.preferences]]\nmodels = ['a']\norder = 'groq'",
-        ", line 3: openrouter.preferences[#1].order must be a list of providers' names, such as "
-        '["groq", "moonshotai"], not "groq".',
+        (
+            ", line 3: openrouter.preferences[#1].order must be a list of providers' names, such as "
+            '["groq", "moonshotai"], not "groq".'
+        ),
     ),
     (
         "[[openrouter.preferences]]\nmodels = ['a']\nsort = 'cheapest'",
-        ', line 3: openrouter.preferences[#1].sort must be one of "price", "throughput", "latency", "exacto", '
-        'or a table such as { by = "price", partition = "none" }, not "cheapest".',
+        (
+            ', line 3: openrouter.preferences[#1].sort must be one of "price", "throughput", '
+            '"latency", "exacto", or a table such as { by = "price", partition = "none" }, not "cheapest".'
+        ),
     ),
     (
         "[[openrouter.preferences]]\nmodels = ['a']\nmax_price = { prompt = -1 }",
-        ", line 3: openrouter.preferences[#1].max_price must be a table with prices of 0 or more for some of "
-        "prompt, completion, request, image, audio.",
+        (
+            ", line 3: openrouter.preferences[#1].max_price must be a table with prices of 0 or more for "
+            "some of prompt, completion, request, image, audio."
+        ),
     ),
     (
         "[[openrouter.preferences]]\nmodels = ['a']\ndata_collection = 'never'",
