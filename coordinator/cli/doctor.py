@@ -180,11 +180,29 @@ def _providers(
         availability = manager.availability(name)
         if availability.available:
             yield Finding(check="provider", ok=True, text=f"{name} is available")
+            yield from _last_probe(loaded, name)
         elif not provider.enabled:
             yield Finding(check="provider", ok=None, text=f"{name}: {availability.reason}")
         else:
             mend = f"{how}, or set providers.{name}.enabled = false"
             yield Finding(check="provider", ok=False, text=f"{name}: {availability.reason}", mend=mend)
+
+
+def _last_probe(loaded: LoadedSettings, name: str) -> Iterator[Finding]:
+    from coordinator import probing
+    from coordinator.cli.common import time_of_day
+    from coordinator.clock import utc_now
+
+    probe = probing.last(loaded.state_dir, name)
+    if probe is None:
+        return
+    text = f"{name}: probed at {time_of_day(probe.at, utc_now())} with {probe.model}"
+    wrong = [answer for answer in probe.answers if answer.ok is False]
+    for answer in wrong:
+        mend = f"`coordinator providers probe {name}` tries again"
+        yield Finding(check="probe", ok=False, text=f"{text}: {answer.question}: {answer.seen}", mend=mend)
+    if not wrong:
+        yield Finding(check="probe", ok=True, text=f"{text}: {len(probe.answers)} answers, none of them bad")
 
 
 def _state(loaded: LoadedSettings, service: Installed | None) -> Iterator[Finding]:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import backup, check, demo, doctor, init, logs, operate, run, service, status, why
+from coordinator.cli import (
+    backup,
+    check,
+    demo,
+    doctor,
+    init,
+    logs,
+    operate,
+    providers,
+    run,
+    service,
+    status,
+    why,
+)
 
 app = typer.Typer(
     name="coordinator",
@@ -27,6 +40,7 @@ for register in (
     why.register,
     logs.register,
     operate.register,
+    providers.register,
     service.register,
     backup.register,
     demo.register,

@@ -1,0 +1,396 @@
+"""Trying a provider's command for real: small runs in a throw-away repository, and what they show.
+
+Owns the questions, the runs that answer them and the file with the last answers. The commands, their
+environment and the reading of their output are those of real runs; only task, worktree and shim are missing.
+Must not touch the store: a probe works beside a daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from adw_modules.agents import DIALECTS, parser_for
+from adw_modules.agents.stream import StreamSummary
+from adw_modules.config import ProviderSettings
+from adw_modules.errors import CoordinatorError
+from adw_modules.providers import ProviderManager
+from adw_modules.tasks.model import UsageSource
+from coordinator import shim
+from coordinator.environment import worker_environment
+from coordinator.rundir import stderr_tail
+from coordinator.settings import LoadedSettings
+
+NO_SUCH_MODEL = "coordinator-no-such-model"  # nobody's name for a model
+FILE = "PROBE.md"
+GRACE_SECONDS = 5.0
+POLL_SECONDS = 0.05
+
+_PROMPT = """\
+You are being tried out in an empty git repository.
+Write a file named {file} in the current directory whose only line is: {word}
+Do nothing else. Do not commit.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One question and what was seen. `ok` None: it works, but look at it, or it could not be asked."""
+
+    question: str
+    ok: bool | None
+    seen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """All that one probe of a provider found out."""
+
+    provider: str
+    agent: str
+    model: str
+    at: datetime
+    answers: tuple[Answer, ...]
+
+    @property
+    def is_fine(self) -> bool:
+        return all(answer.ok is not False for answer in self.answers)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "at": self.at.isoformat(), "fine": self.is_fine}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """One run of the command. `code` is None when it had to be killed at the end of its time."""
+
+    code: int | None
+    seconds: float
+    summary: StreamSummary
+    last_words: str
+    wrote: str | None = None  # what the probe's file held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Command:
+    """How runs of one provider are started, apart from prompt and model."""
+
+    name: str
+    settings: ProviderSettings
+    manager: ProviderManager
+    environ: Mapping[str, str]
+    timeout: float
+    folder: Path
+    numbers: Iterator[int] = field(default_factory=count)  # names the folders of the runs
+
+
+def probe(
+    loaded: LoadedSettings,
+    name: str,
+    *,
+    model: str,
+    environ: Mapping[str, str],
+    timeout: float,
+    now: datetime,
+    tell: Callable[[Answer], None],
+) -> Probe:
+    """Ask all questions of a provider. `timeout` is the longest that one run may take, in seconds.
+
+    `tell` gets each answer as it is known. Blocks. Raises CoordinatorError when the provider cannot be used.
+    """
+    manager = ProviderManager(loaded.settings, environ=environ, project_root=loaded.project_root)
+    availability = manager.availability(name)
+    if not availability.available:
+        raise CoordinatorError(f"{name} cannot be probed: {availability.reason}.")
+    settings = loaded.settings.providers[name]
+    answers: list[Answer] = []
+
+    def answer(question: str, ok: bool | None, seen: str) -> None:
+        answers.append(Answer(question=question, ok=ok, seen=seen))
+        tell(answers[-1])
+
+    with tempfile.TemporaryDirectory(prefix="coordinator-probe-", ignore_cleanup_errors=True) as folder:
+        command = _Command(
+            name=name,
+            settings=settings,
+            manager=manager,
+            environ=environ,
+            timeout=timeout,
+            folder=Path(folder),
+        )
+        if _ask_about_work(command, model, answer):
+            _ask_about_errors(command, answer)
+            _ask_about_empty_input(command, model, answer)
+            _ask_about_stopping(command, model, answer)
+    return Probe(provider=name, agent=settings.agent, model=model, at=now, answers=tuple(answers))
+
+
+# -- the questions ----------------------------------------------------------------------------------
+
+Say = Callable[[str, bool | None, str], None]
+
+
+def _ask_about_work(command: _Command, model: str, say: Say) -> bool:
+    """The main run. False when the program does not even start, so that nothing more can be asked."""
+    word = secrets.token_hex(8)
+    try:
+        ended = _run(command, model, _PROMPT.format(file=FILE, word=word))
+    except OSError as error:
+        say("starts", False, f"cannot be executed: {error.strerror or error}")
+        return False
+    final = ended.summary.final
+    has_begun = ended.summary.session_id or ended.summary.usage.by_model or ended.wrote is not None
+    if ended.code not in (0, None) and not has_begun:
+        say("starts", False, f"{_how(ended)}: {ended.last_words or 'it said nothing'}")
+        return False
+    say("starts", True, _how(ended))
+    if ended.code is None:
+        say("ends by itself", False, f"still ran after {ended.seconds:.0f} s and was killed")
+    has_failed = ended.code != 0 or (final is not None and final.is_error)
+    if ended.wrote is not None and word in ended.wrote:
+        say("edits a file", True, f"{FILE} is there" + (f", but it {_how(ended)}" if has_failed else ""))
+    else:
+        say("edits a file", False, f"{FILE} was not written: {ended.last_words or _how(ended)}")
+    _ask_about_usage(command, ended, model, say)
+    return True
+
+
+def _ask_about_usage(command: _Command, ended: _Ended, model: str, say: Say) -> None:
+    usage = ended.summary.usage
+    if usage.source is UsageSource.UNKNOWN or not usage.total.total:
+        is_silent = command.settings.agent == "generic"
+        say("reports usage", None if is_silent else False, "no token numbers in its output")
+    else:
+        total = usage.total
+        numbers = f"{total.input} in, {total.cache_read} from cache, {total.output} out ({usage.source})"
+        say("reports usage", True if usage.source is UsageSource.REPORTED else None, numbers)
+    # What was used counts; what the program says at its start is only its intention.
+    told = {name for name in (usage.by_model or (ended.summary.model,)) if name and name != "unknown"}
+    if not told:
+        say("honours the model", None, "its output names no model")
+    elif any(_is_same_model(model, name) for name in told):
+        say("honours the model", True, ", ".join(sorted(told)))
+    else:
+        say("honours the model", False, f"asked for {model}, its output names {', '.join(sorted(told))}")
+
+
+def _is_same_model(asked: str, told: str) -> bool:
+    """`claude-sonnet-4-5` is told as `claude-sonnet-4-5-20250929`, `stub/m` by some as `m`."""
+    return told == asked or told.startswith(f"{asked}-") or asked.endswith(f"/{told}")
+
+
+def _ask_about_errors(command: _Command, say: Say) -> None:
+    question = "fails with an exit code"
+    ended = _run(command, NO_SUCH_MODEL, _PROMPT.format(file=FILE, word="error"))
+    final = ended.summary.final
+    is_told = (final is not None and final.is_error) or ended.summary.api_error_status is not None
+    if ended.code is None:
+        say(question, False, f"with a model that does not exist it still ran after {ended.seconds:.0f} s")
+    elif ended.code != 0:
+        say(question, True, f"with a model that does not exist it {_how(ended)}")
+    elif is_told:
+        say(question, None, "exit code 0 on an error; its output tells, and that is read")
+    elif ended.wrote is not None or ended.summary.usage.total.total:
+        say(question, None, "not seen: the provider took a model that does not exist and did the work")
+    else:
+        say(question, False, "exit code 0 on an error, and nothing in its output tells")
+
+
+def _ask_about_empty_input(command: _Command, model: str, say: Say) -> None:
+    ended = _run(command, model, "")
+    if ended.code is None:
+        say("ends on empty input", False, f"waits for more: still ran after {ended.seconds:.0f} s")
+    elif ended.wrote is not None or ended.summary.usage.total.total:
+        used = ended.summary.usage.total.total
+        # A template that hands over the prompt as a file does not read it at all.
+        say("ends on empty input", None, f"{_how(ended)}, after asking the model ({used} tokens)")
+    else:
+        say("ends on empty input", True, _how(ended))
+
+
+def _ask_about_stopping(command: _Command, model: str, say: Say) -> None:
+    question = f"ends on {command.settings.stop_signal}"
+    process, run_dir, marker = _start(command, model, _PROMPT.format(file=FILE, word="stop"))
+    try:
+        _wait_for_output(process, run_dir, command.timeout)
+        began = time.monotonic()
+        if process.poll() is not None:
+            say(question, None, "it was done before it could be asked to end")
+            return
+        _signal_group(process, getattr(signal, command.settings.stop_signal))
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+            say(question, True, f"in {time.monotonic() - began:.1f} s, exit code {process.returncode}")
+        if process.returncode is None:
+            say(question, None, f"not within {GRACE_SECONDS:.0f} s; runs are killed after the grace period")
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        left = _survivors(marker)
+        many = "1 process goes" if len(left) == 1 else f"{len(left)} processes go"
+        if left:
+            say("dies with its group", None, f"{many} on after the group was killed; the shim ends those too")
+        else:
+            say("dies with its group", True, "nothing is left of it")
+    finally:
+        _end(process, marker)
+
+
+def _how(ended: _Ended) -> str:
+    if ended.code is None:
+        return f"was killed after {ended.seconds:.0f} s"
+    if ended.code < 0:
+        return f"was killed by signal {-ended.code} after {ended.seconds:.1f} s"
+    return f"ended with exit code {ended.code} after {ended.seconds:.1f} s"
+
+
+# -- one run ----------------------------------------------------------------------------------------
+
+
+def _run(command: _Command, model: str, prompt: str) -> _Ended:
+    began = time.monotonic()
+    process, run_dir, marker = _start(command, model, prompt)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(command.timeout)
+        code = process.returncode
+    finally:
+        _end(process, marker)
+    stream = parser_for(command.settings.agent)
+    with (run_dir / "output.log").open("rb") as output:
+        while piece := output.read(256 * 1024):
+            stream.feed(piece)
+    summary = stream.finish()
+    words = summary.last_lines or tuple(stderr_tail(run_dir))
+    written = run_dir / "repository" / FILE
+    return _Ended(
+        code=code,
+        seconds=time.monotonic() - began,
+        summary=summary,
+        last_words=words[-1] if words else "",
+        wrote=written.read_text(errors="replace")[:200] if written.is_file() else None,
+    )
+
+
+def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen[bytes], Path, str]:
+    """The command in a repository of its own, its prompt on standard input, in a session of its own."""
+    run_dir, marker = command.folder / str(next(command.numbers)), secrets.token_hex(16)
+    repository = _repository(run_dir / "repository", command.environ)
+    prompt_file = run_dir / "prompt.md"
+    prompt_file.write_text(prompt)
+    provider = command.manager.get_provider(command.name)
+    program, *arguments = provider.build_command(
+        prompt_file, model, run_dir / "output.jsonl", workspace=repository
+    )
+    environment = worker_environment(
+        command.settings,
+        command.environ,
+        DIALECTS[command.settings.agent],
+        marker=marker,
+        run_dir=run_dir,
+        attempt=1,
+    )
+    # Ignored signals are inherited: a program that ignores SIGINT from birth could not be asked to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with (
+        prompt_file.open("rb") as stdin,
+        (run_dir / "output.log").open("wb") as stdout,
+        (run_dir / "stderr.log").open("wb") as stderr,
+    ):
+        process = subprocess.Popen(
+            [command.manager.availability(command.name).program or program, *arguments],
+            cwd=repository,
+            env=environment,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    return process, run_dir, marker
+
+
+def _repository(folder: Path, environ: Mapping[str, str]) -> Path:
+    """An empty repository with one commit; the user's own git settings stay out of it."""
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("# A throw-away repository\n")
+    env = {
+        "PATH": environ.get("PATH", os.defpath),
+        "HOME": str(folder.parent),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    identity = ("-c", "user.name=Coordinator", "-c", "user.email=coordinator@localhost")
+    for arguments in (("init", "-q", "-b", "main"), ("add", "."), (*identity, "commit", "-q", "-m", "Start")):
+        subprocess.run(["git", *arguments], cwd=folder, env=env, check=True, capture_output=True)
+    return folder
+
+
+def _wait_for_output(process: subprocess.Popen[bytes], run_dir: Path, timeout: float) -> None:
+    """Until the program has said something, so that its handlers are in place; or has ended, or will not."""
+    until = time.monotonic() + timeout
+    output = run_dir / "output.log"
+    while time.monotonic() < until and process.poll() is None and not output.stat().st_size:
+        time.sleep(POLL_SECONDS)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _survivors(marker: str) -> list[shim.Process]:
+    return [process for process in shim.process_table() if shim.carries(process.pid, marker)]
+
+
+def _end(process: subprocess.Popen[bytes], marker: str) -> None:
+    """Nothing of a probe goes on after it."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+    until = time.monotonic() + GRACE_SECONDS
+    while (left := _survivors(marker)) and time.monotonic() < until:
+        for each in left:
+            shim.signal_exact(each.pid, each.start, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+
+
+# -- the last answers -------------------------------------------------------------------------------
+
+
+def save(state_dir: Path, probe: Probe) -> Path:
+    """Keep a probe for `doctor`, in place of the provider's last one."""
+    folder = state_dir / "probes"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{probe.provider}.json"
+    temporary = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(probe.as_dict(), file, indent=2)
+    temporary.replace(path)
+    return path
+
+
+def last(state_dir: Path, provider: str) -> Probe | None:
+    """The last probe of a provider; None when there is none that can be read."""
+    try:
+        found = json.loads((state_dir / "probes" / f"{provider}.json").read_text())
+        return Probe(
+            provider=found["provider"],
+            agent=found["agent"],
+            model=found["model"],
+            at=datetime.fromisoformat(found["at"]),
+            answers=tuple(Answer(**answer) for answer in found["answers"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
