@@ -94,8 +94,8 @@ class Assembly:
         )
 
     def _note_origin(self, table: Mapping[str, Any]) -> None:
-        self.generation_id = text(table.get("id")) or self.generation_id
-        self._model = text(table.get("model")) or self._model
+        self.generation_id = one_line(table.get("id")) or self.generation_id
+        self._model = one_line(table.get("model")) or self._model
         self._provider = one_line(table.get("provider"), most=80) or self._provider
         self._usage = mapping(table.get("usage")) or self._usage
 
