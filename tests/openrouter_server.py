@@ -716,12 +716,42 @@ _KEY_DATA = {
     "byok_usage_weekly": 0,
     "byok_usage_monthly": 0,
     "is_free_tier": False,
+    "is_management_key": False,
+    "is_provisioning_key": False,
+    "include_byok_in_limit": False,
+    "budgets": [],
+    "effective_budget": None,
+    "free_model_daily_requests": {"limit": 1000, "used": 3, "remaining": 997},
+    "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
+    "allowed_data_regions": ["global"],
+    "creator_user_id": None,
+    "organization_id": None,
+    "workspace_id": None,
+}
+
+# What a generation's record also has, and nobody here asks for.
+_GENERATION_REST: dict[str, Any] = {
+    "api_type": "completions",
+    "data_region": "global",
+    "http_referer": None,
+    "origin": "",
+    "latency": 350,
+    "generation_time": 900,
+    "provider_responses": [],
+    **dict.fromkeys(
+        ["app_id", "cache_discount", "external_user", "moderation_latency", "native_finish_reason", "router"]
+    ),
+    **dict.fromkeys(
+        ["native_tokens_completion_images", "num_fetches", "num_input_audio_prompt", "num_media_completion"]
+    ),
+    **dict.fromkeys(["num_media_prompt", "num_search_results", "preset_id", "service_tier", "upstream_id"]),
+    **dict.fromkeys(["user_agent", "web_search_engine", "workspace_id"]),
 }
 
 
 def _generation_data(bill: Billed) -> dict[str, Any]:
     tokens = bill.tokens
-    return {
+    return _GENERATION_REST | {
         "id": bill.id,
         "model": bill.model,
         "provider_name": bill.provider,

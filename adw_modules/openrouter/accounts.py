@@ -61,7 +61,8 @@ class KeyStatus:
     remaining_usd: Decimal | None
     usage_usd: Decimal | None
     is_free_tier: bool | None
-    free_model_daily_requests: Any = None
+    free_requests_per_day: int | None = None  # of `:free` models; the count starts anew at midnight UTC
+    free_requests_left: int | None = None
     budgets: tuple[Budget, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
@@ -99,13 +100,15 @@ def _usage(data: Mapping[str, Any]) -> ModelUsage | None:
 
 def key_from(data: Mapping[str, Any]) -> KeyStatus:
     """The record of `GET /key`."""
+    free = mapping(data.get("free_model_daily_requests"))
     return KeyStatus(
         label=one_line(data.get("label"), most=80) or None,
         limit_usd=decimal(data.get("limit")),
         remaining_usd=decimal(data.get("limit_remaining")),
         usage_usd=decimal(data.get("usage")),
         is_free_tier=flag(data.get("is_free_tier")),
-        free_model_daily_requests=data.get("free_model_daily_requests"),
+        free_requests_per_day=count(free.get("limit")),
+        free_requests_left=count(free.get("remaining")),
         budgets=tuple(_budget(mapping(entry)) for entry in mappings(data.get("budgets"))),
         raw=data,
     )

@@ -79,7 +79,8 @@ class OpenRouterClient:
     async def __aenter__(self) -> Self:
         times = self._patience
         self._http = httpx.AsyncClient(
-            headers=self._headers,
+            # Answers are small, and what is not compressed cannot be much larger than it looks.
+            headers={**self._headers, "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(times.silence_seconds, connect=times.connect_seconds),
         )
         return self

@@ -566,6 +566,7 @@ def test_the_key_tells_its_limits(server, clock):
 
     status = run(work())
     assert (status.limit_usd, status.remaining_usd, status.usage_usd) == (20, Decimal("12.5"), Decimal("7.5"))
+    assert (status.free_requests_per_day, status.free_requests_left) == (1000, 997)
     assert (status.budgets[0].remaining_usd, status.budgets[0].resets_at.day) == (-1, 21)
 
 
