@@ -8,10 +8,11 @@ and the waiting are the caller's, so it runs under any event loop.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -81,6 +82,7 @@ class OpenRouterClient:
         self._http = httpx.AsyncClient(
             # Answers are small, and what is not compressed cannot be much larger than it looks.
             headers={**self._headers, "Accept-Encoding": "identity"},
+            verify=_certificates(),
             timeout=httpx.Timeout(times.silence_seconds, connect=times.connect_seconds),
         )
         return self
@@ -278,6 +280,12 @@ class OpenRouterClient:
         """A plain answer to a request for a stream: mostly an error, and sometimes the whole completion."""
         events = whole(assembly, await self._json(response))
         return [*events, assembly.completion()]
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than everything else about a new client."""
+    return httpx.create_ssl_context()
 
 
 class _Bounded(httpx.AsyncByteStream):
