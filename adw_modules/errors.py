@@ -1,4 +1,4 @@
-"""The whole exception tree on one screen; only OpenRouter's many answers have theirs in `openrouter/errors.py`.
+"""The whole exception tree on one screen; OpenRouter's own is in `openrouter/errors.py`.
 
 Expected outcomes of work (a failed run, no route, a refused issue) are values, not exceptions.
 An exception here means: this operation cannot go on. Adapters translate library errors into

@@ -237,9 +237,10 @@ def _number(value: Any, phrase: str, *, allow_zero: bool = False) -> Decimal:
         raise ValueError(phrase)
     try:
         number = Decimal(str(value))
-    except ArithmeticError:
+    except (ArithmeticError, ValueError):  # of thousands of digits
         raise ValueError(phrase) from None
-    if not number.is_finite() or not (0 <= number <= 10**9) or (number == 0 and not allow_zero):
+    is_usable = number.is_finite() and 0 <= number <= 10**9 and number.adjusted() > -20
+    if not is_usable or (number == 0 and not allow_zero):
         raise ValueError(phrase)
     return number
 

@@ -59,14 +59,15 @@ def count(value: Any) -> int | None:
 
 
 def decimal(value: Any) -> Decimal | None:
-    """A finite number, also as a text; a float as it was spelled."""
+    """A finite number of any use, also as a text; a float as it was spelled."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = Decimal(str(value)[:64])
     except (ArithmeticError, ValueError):
         return None
-    return number if number.is_finite() else None
+    # Arithmetic with an exponent of millions raises.
+    return number if number.is_finite() and abs(number.adjusted()) < 40 else None
 
 
 def charge(value: Any) -> Decimal | None:

@@ -215,6 +215,16 @@ def test_bytes_of_any_kind_raise_nothing_but_our_errors(pieces):
         read(pieces)
 
 
+def test_numbers_out_of_all_bounds_are_no_numbers():
+    for number in ("1e9999999", "-1e-9999999", 10**400, float("inf"), "1e50"):
+        error = error_for(
+            facts_from({"error": {"code": number, "metadata": {"retry_after": number}}}, status=None)
+        )
+        assert (error.status, error.retry_after) == (None, None)
+        assert cost_from({"cost": number}) is None
+        assert usage_from({"prompt_tokens": number}) is None
+
+
 # --- tool calls ---------------------------------------------------------------------------------
 
 

@@ -131,6 +131,8 @@ WRONG = [
     ("max_price", {"prompt": -1}),
     ("max_price", {"prompt": True}),
     ("max_price", {"prompt": float("nan")}),
+    ("max_price", {"prompt": "1e-9999999"}),
+    ("max_price", {"prompt": 10**5000}),
     ("preferred_max_latency", 0),
     ("preferred_max_latency", {"p95": 1}),
     ("preferred_min_throughput", "fast"),
