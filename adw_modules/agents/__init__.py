@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from adw_modules.agents import claude, generic
+from adw_modules.agents import aider, claude, copilot, generic, goose, opencode, openrouter_cli
 from adw_modules.agents.dialect import Dialect
 from adw_modules.agents.stream import StreamParser
 from adw_modules.errors import ConfigError
@@ -16,7 +16,10 @@ from adw_modules.errors import ConfigError
 __all__ = ["DIALECTS", "Dialect", "dialect_of_program", "parser_for"]
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {module.DIALECT.name: module.DIALECT for module in (claude, generic)}
+    {
+        module.DIALECT.name: module.DIALECT
+        for module in (claude, opencode, copilot, aider, goose, openrouter_cli, generic)
+    }
 )
 
 

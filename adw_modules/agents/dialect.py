@@ -7,8 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from adw_modules.agents.stream import StreamParser
+from adw_modules.agents.stream import StreamParser, StreamSummary
+
+
+class SideReader(Protocol):
+    """Reads what a program has written into a file beside its output, once the run has ended."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Never raises, whatever they are."""
+        ...
+
+    def complete(self, summary: StreamSummary) -> StreamSummary:
+        """What is known of the run with what the file told; `summary` itself where it told nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideFile:
+    """Where a program writes what its output leaves out, and who reads it."""
+
+    pattern: str  # under the run's directory; `agent-config` there is its own configuration folder
+    reader: Callable[[], SideReader]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,5 +43,6 @@ class Dialect:
     template: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)  # defaults; a provider's own `env` wins
     config_dir_env: str | None = None  # the variable that gives a run its own configuration directory
+    side_file: SideFile | None = None
     stop_signal: str = "SIGINT"  # what lets it end in order; to its whole process group
     reports_charge: bool = False  # its reported cost is what was charged, not its own estimate
