@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary
+from adw_modules.agents import SideFile
+from adw_modules.agents.stream import UNNAMED_MODEL, AgentEvent, StreamParser, StreamSummary
+from adw_modules.tasks.model import ModelUsage, Usage
 from coordinator.shim import open_regular
 
 READ_CHUNK = 1 << 18
+MOST_SIDE_BYTES = 1 << 28  # beyond, it is no journal any more; half a file would give half the tokens
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EACCES})
 
 
@@ -25,6 +29,8 @@ class RunOutput:
     log: Path  # of the task: the output of all its runs
     parser: StreamParser
     saved_offset: int
+    side_file: SideFile | None = None  # beside the output, in the run's directory
+    model: str | None = None  # what the run was started with: for programs that name none
     offset: int = 0
     _log_file: int | None = None
 
@@ -66,9 +72,49 @@ class RunOutput:
 
     def summary(self) -> StreamSummary:
         """What is known if the output ends here."""
-        return self.parser.finish()
+        return self._named(self.parser.finish())
+
+    def final_summary(self) -> StreamSummary:
+        """What is known now that the run has ended, with what the program wrote beside its output. Blocks."""
+        summary = self.parser.finish()
+        if self.side_file is not None:
+            reader = self.side_file.reader()
+            try:
+                for chunk in side_chunks(self.source.parent, self.side_file.pattern):
+                    reader.feed(chunk)
+                summary = reader.complete(summary)
+            except OSError:
+                pass  # as if it had written none: what the output told stays true
+        return self._named(summary)
+
+    def _named(self, summary: StreamSummary) -> StreamSummary:
+        if self.model is None or UNNAMED_MODEL not in summary.usage.by_model:
+            return summary
+        return replace(summary, usage=with_model(summary.usage, self.model))
 
     def close(self) -> None:
         if self._log_file is not None:
             os.close(self._log_file)
             self._log_file = None
+
+
+def with_model(usage: Usage, model: str) -> Usage:
+    """Tokens of a model that the program did not name are those of the one it was asked to use."""
+    by_model: dict[str, ModelUsage] = {}
+    for name, tokens in usage.by_model.items():
+        used = model if name == UNNAMED_MODEL else name
+        by_model[used] = by_model.get(used, ModelUsage()) + tokens
+    return replace(usage, by_model=by_model)
+
+
+def side_chunks(folder: Path, pattern: str) -> Iterator[bytes]:
+    """The files of `folder` that fit, one after the other. OSError where they are too big altogether."""
+    left = MOST_SIDE_BYTES
+    for path in sorted(folder.glob(pattern)):
+        with os.fdopen(open_regular(str(path)), "rb") as stream:
+            while chunk := stream.read(READ_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise OSError(errno.EFBIG, "Too much to read", str(path))
+                yield chunk
+        yield b"\n"  # a file may end within a line

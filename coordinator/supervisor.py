@@ -14,7 +14,7 @@ from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
 
-from adw_modules.agents import DIALECTS, parser_for
+from adw_modules.agents import DIALECTS
 from adw_modules.agents.stream import AgentEvent, Retry
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
@@ -191,11 +191,14 @@ class Supervisor:
     def _add(
         self, task: Task, run: Run, *, seen_at: float = 0.0, handle: WorkerHandle | None = None
     ) -> LiveRun:
+        dialect = DIALECTS[self._agent_of(run)]
         output = RunOutput(
             source=Path(run.run_dir) / "output.log",
             log=self._services.loaded.log_dir / f"{task.name}.jsonl",
-            parser=parser_for(self._agent_of(run)),
+            parser=dialect.parser(),
             saved_offset=run.stream_offset,
+            side_file=dialect.side_file,
+            model=run.model,
         )
         live = LiveRun(task=task, run=run, output=output, seen_at=seen_at, handle=handle)
         self._live[run.run_id] = live
@@ -363,7 +366,9 @@ class Supervisor:
         outcome = failure or settling.without_worker(record, stop, never_started=never_started)
         if outcome is None:
             await self._read_output(live)
-        summary = live.output.summary()
+            summary = await self._services.in_thread(live.output.final_summary)
+        else:
+            summary = live.output.summary()
         if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
             # Nobody reads the output again, but an earlier look may have counted some of it.
             summary = replace(summary, usage=self._services.store.usage_of(live.run.run_id))

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from adw_modules.agents import aider, claude, copilot, generic, goose, opencode, openrouter_cli
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.stream import StreamParser
 from adw_modules.errors import ConfigError
 
-__all__ = ["DIALECTS", "Dialect", "dialect_of_program", "parser_for"]
+__all__ = ["DIALECTS", "Dialect", "SideFile", "dialect_of_program", "parser_for"]
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     {

@@ -22,6 +22,7 @@ from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.foreign import Json, mapping, money, number, word
 from adw_modules.agents.records import SKIPPED_LINE, RecordState, RecordStream, ended
 from adw_modules.agents.stream import (
+    UNNAMED_MODEL,
     AgentEvent,
     Finished,
     Retry,
@@ -149,7 +150,7 @@ class _State(RecordState):
     def summary(self) -> StreamSummary:
         usage = Usage(source=UsageSource.UNKNOWN)
         if self.calls:
-            usage = Usage(source=UsageSource.ESTIMATED, by_model={self.model or "unknown": self.usage})
+            usage = Usage(source=UsageSource.ESTIMATED, by_model={self.model or UNNAMED_MODEL: self.usage})
         return replace(super().summary(), usage=usage)
 
 
@@ -202,7 +203,7 @@ class _Events(RecordState):
             return []
         self.calls += 1
         usage = ModelUsage(input=sent or 0, output=received)
-        self.ledger.call(f"call {self.calls}", word(told.get("main_model")) or "unknown", usage)
+        self.ledger.call(f"call {self.calls}", word(told.get("main_model")) or UNNAMED_MODEL, usage)
         cost = money(told.get("cost"))
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         return []

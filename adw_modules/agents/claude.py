@@ -7,19 +7,21 @@ Which numbers count (measured on 2.1.197 and 2.1.329 against a server that knew 
 whole process (in 2.1.329 even the session before a --resume); without both the record's `usage`, which
 leaves sub-agents out. A run without a final record is added up from its calls, once per `message.id`:
 there the output is only what `message_start` said, unless the stream has `message_delta` events
-(--include-partial-messages), so it is a lower bound and the source says `derived`. A final record without
-any tokens counts only when the API refused every call; otherwise nothing was reported.
+(--include-partial-messages), so it is a lower bound and the source says `derived`. The session files under
+CLAUDE_CONFIG_DIR have what is missing; where a run had a folder of its own they are read after its end. A
+final record without any tokens counts only when the API refused every call; otherwise nothing was reported.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.foreign import (
     Json,
     http_status,
@@ -33,6 +35,7 @@ from adw_modules.agents.foreign import (
     word,
 )
 from adw_modules.agents.stream import (
+    UNNAMED_MODEL,
     AgentEvent,
     FinalRecord,
     Finished,
@@ -48,7 +51,7 @@ from adw_modules.agents.stream import (
     one_line,
 )
 from adw_modules.money.usage import UsageLedger
-from adw_modules.tasks.model import ModelUsage
+from adw_modules.tasks.model import ModelUsage, UsageSource
 
 RESULT_TEXT_LIMIT = 4000
 SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
@@ -76,6 +79,26 @@ class ClaudeStream:
         state = copy.deepcopy(self._state)
         state.read(rest)
         return state.summary()
+
+
+class TranscriptReader:
+    """Counts the calls of a run without a final record in the session files. See `SideReader`.
+
+    They hold every call's final output, also after a SIGKILL, in records like those of the output.
+    """
+
+    def __init__(self) -> None:
+        self._stream = ClaudeStream()
+
+    def feed(self, data: bytes) -> None:
+        self._stream.feed(data)
+
+    def complete(self, summary: StreamSummary) -> StreamSummary:
+        usage = self._stream.finish().usage
+        is_better = usage.total.total > summary.usage.total.total
+        if summary.usage.source is UsageSource.REPORTED or not is_better:
+            return summary
+        return replace(summary, usage=usage)
 
 
 class _State:
@@ -178,7 +201,7 @@ class _State:
             self.ledger.call(message_id, self._model_of(message), usage)
 
     def _model_of(self, message: Json) -> str:
-        return word(message.get("model")) or self.model or "unknown"
+        return word(message.get("model")) or self.model or UNNAMED_MODEL
 
     def read_stream_event(self, event: Json) -> list[AgentEvent]:
         inner = mapping(event.get("event"))
@@ -234,7 +257,7 @@ class _State:
         elif whole is not None:
             self.ledger.report(whole, money(event.get("total_cost_usd")), cumulative=True)
         elif main_loop is not None:
-            self.ledger.report({self.model or "unknown": main_loop}, None, cumulative=False)
+            self.ledger.report({self.model or UNNAMED_MODEL: main_loop}, None, cumulative=False)
 
 
 _READERS: dict[str, Callable[[_State, Json], list[AgentEvent]]] = {
@@ -382,4 +405,5 @@ DIALECT = Dialect(
         }
     ),
     config_dir_env="CLAUDE_CONFIG_DIR",
+    side_file=SideFile(pattern="agent-config/projects/**/*.jsonl", reader=TranscriptReader),
 )

@@ -19,6 +19,7 @@ from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.foreign import Json, http_status, items, mapping, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, ended
 from adw_modules.agents.stream import (
+    UNNAMED_MODEL,
     AgentEvent,
     Finished,
     Retry,
@@ -152,7 +153,7 @@ class _Journal(RecordState):
     def read_call(self, record: Json) -> list[AgentEvent]:
         usage = mapping(mapping(record.get("data")).get("usage"))
         call = word(usage.get("apiCallId")) or word(record.get("id")) or "?"
-        self.ledger.call(call, word(usage.get("model")) or "unknown", _usage(usage))
+        self.ledger.call(call, word(usage.get("model")) or UNNAMED_MODEL, _usage(usage))
         return []
 
     def read_shutdown(self, record: Json) -> list[AgentEvent]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from adw_modules.agents.dialect import Dialect
 from adw_modules.agents.foreign import Json, items, mapping, money, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, ended
-from adw_modules.agents.stream import AgentEvent, FinalRecord, Finished, clean_text
+from adw_modules.agents.stream import UNNAMED_MODEL, AgentEvent, FinalRecord, Finished, clean_text
 from adw_modules.tasks.model import ModelUsage
 
 RESULT_TEXT_LIMIT = 4000
@@ -86,7 +86,7 @@ class _State(RecordState):
     def read_complete(self, record: Json) -> list[AgentEvent]:
         if any(number(record.get(name)) is not None for name in COUNTS):
             self.ledger.report(
-                {self.model or "unknown": _usage(record)}, money(record.get("cost_usd")), cumulative=True
+                {self.model or UNNAMED_MODEL: _usage(record)}, money(record.get("cost_usd")), cumulative=True
             )
         return [Finished(record=self._end())]
 

@@ -30,7 +30,7 @@ from adw_modules.agents.foreign import (
     word,
 )
 from adw_modules.agents.records import RecordState, RecordStream, ended
-from adw_modules.agents.stream import AgentEvent, Finished, RateLimit, Started, clean_text
+from adw_modules.agents.stream import UNNAMED_MODEL, AgentEvent, Finished, RateLimit, Started, clean_text
 from adw_modules.tasks.model import ModelUsage
 
 RESULT_TEXT_LIMIT = 4000
@@ -65,10 +65,11 @@ class _State(RecordState):
         self.steps += 1
         usage = _step_usage(part.get("tokens"))
         if usage is not None:
-            self.ledger.call(word(part.get("id")) or f"step {self.steps}", "unknown", usage)
+            self.ledger.call(word(part.get("id")) or f"step {self.steps}", UNNAMED_MODEL, usage)
         self.overcame_errors()
         reason = word(part.get("reason"))
         if reason in GOES_ON or not reason:
+            self.final = None
             return []
         self.final = ended(
             reason,

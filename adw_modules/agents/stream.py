@@ -17,6 +17,9 @@ from typing import Protocol
 from adw_modules.tasks.model import Usage
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+UNNAMED_MODEL = (
+    "unknown"  # of a program that does not say which model it used; the run knows what it asked for
+)
 TAIL_LINES = 20
 TAIL_WIDTH = 300
 
