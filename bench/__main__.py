@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, idle, pipeline, restart, shim, throughput
+from bench import claim, idle, parser, pipeline, restart, shim, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -36,6 +36,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("… slowest of twenty, ms", "settle_ms_max", "{:.0f}", "", bool),
     ("Snapshot and claim, 100,000 against 100 stored tasks, ratio", "claim_ratio", "{:.2f}", "< 1.5", lambda x: x < 1.5),
     ("… with 100,000 stored tasks, ms", "claim_many_ms", "{:.2f}", "", bool),
+    ("Reading 200 MB of Claude's stream, ratio to `json.loads` of each line", "parser_ratio", "{:.2f}", "≥ 0.5", lambda x: x >= 0.5),
+    ("… MB per second", "parser_mb_per_second", "{:.0f}", "", bool),
+    ("… memory that grows with it, MB", "parser_rss_growth_mb", "{:.1f}", "< 20", lambda x: x < 20),
 ]  # fmt: skip
 
 HEAD = """\
@@ -57,6 +60,7 @@ def measure() -> Figures:
     figures |= pipeline.measure()
     figures |= idle.measure()
     figures |= restart.measure()
+    figures |= parser.measure()
     return figures
 
 

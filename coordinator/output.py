@@ -107,14 +107,13 @@ def with_model(usage: Usage, model: str) -> Usage:
     return replace(usage, by_model=by_model)
 
 
-def side_chunks(folder: Path, pattern: str) -> Iterator[bytes]:
-    """The files of `folder` that fit, one after the other. OSError where they are too big altogether."""
-    left = MOST_SIDE_BYTES
+def side_chunks(folder: Path, pattern: str, *, most: int = MOST_SIDE_BYTES) -> Iterator[bytes]:
+    """The files of `folder` that fit, one after the other. OSError where they have more than `most` bytes."""
     for path in sorted(folder.glob(pattern)):
         with os.fdopen(open_regular(str(path)), "rb") as stream:
             while chunk := stream.read(READ_CHUNK):
-                left -= len(chunk)
-                if left < 0:
+                most -= len(chunk)
+                if most < 0:
                     raise OSError(errno.EFBIG, "Too much to read", str(path))
                 yield chunk
         yield b"\n"  # a file may end within a line

@@ -55,6 +55,9 @@ from adw_modules.tasks.model import ModelUsage, UsageSource
 
 RESULT_TEXT_LIMIT = 4000
 SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
+TOOL_RESULT = (
+    b'{"type":"user",'  # of no use to us, and most of the bytes: files that were read, output of commands
+)
 MOST_OPEN_STREAMS = 100  # main loop and sub-agents that stream at the same time
 
 
@@ -115,17 +118,20 @@ class _State:
         self.api_error: str | None = None
         self.retry_statuses: list[int] = []
         self.rate_limit: RateLimit | None = None
+        self.last_call: tuple[object, object] = (None, None)  # id and usage of a message as last told
         self.open_messages: dict[str, tuple[str, str]] = {}  # streaming now: parent tool use -> (id, model)
 
     def read(self, line: bytes | None) -> list[AgentEvent]:
         if line is None:
             self.tail.add("(a line over 16 MiB was skipped)")
             return []
+        if line.startswith(TOOL_RESULT):
+            return []
         event = parse_object(line)
         if event is None:
             self._note_plain_text(line)
             return []
-        reader = _READERS.get(word(event.get("type")))
+        reader = _READERS.get(text_of(event.get("type")))
         return reader(self, event) if reader else []
 
     def summary(self) -> StreamSummary:
@@ -176,7 +182,7 @@ class _State:
 
     def read_assistant(self, event: Json) -> list[AgentEvent]:
         message = mapping(event.get("message"))
-        if word(message.get("model")) == SYNTHETIC_MODEL:
+        if message.get("model") == SYNTHETIC_MODEL:
             self.api_error = word(event.get("error")) or self.api_error
             self.api_error_status = http_status(event.get("api_error_status")) or self.api_error_status
         else:
@@ -186,17 +192,24 @@ class _State:
     def _said(self, block: object) -> Text | ToolUse | None:
         content = mapping(block)
         if content.get("type") == "text" and (snippet := one_line(text := text_of(content.get("text")))):
-            self.tail.add(text)
+            if snippet == text:  # as nearly all are: no need to look for lines in it
+                self.tail.add_line(snippet)
+            else:
+                self.tail.add(text)
             return Text(snippet=snippet)
         if content.get("type") == "tool_use":
             name = word(content.get("name")) or "?"
-            self.tail.add(f"→ {name}")
+            self.tail.add_line(one_line(f"→ {name}"))
             return ToolUse(name=name)
         return None
 
     def _count_call(self, event: Json, message: Json) -> None:
-        usage = _call_usage(message.get("usage"))
+        told = (message.get("id"), message.get("usage"))
+        if told == self.last_call and told[0]:
+            return  # another block of the same message
+        self.last_call = told
         message_id = word(message.get("id")) or word(event.get("request_id")) or "?"
+        usage = _call_usage(message.get("usage"))
         if usage is not None:
             self.ledger.call(message_id, self._model_of(message), usage)
 

@@ -17,13 +17,13 @@ Json = Mapping[str, object]
 MOST_TOKENS = 10**15  # beyond it a number is damage, and would not fit the store either
 MOST_DOLLARS = 10**9
 
+# Decimal keeps money exact; NaN and Infinity are not JSON and become null.
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: None)
+
 
 def parse_object(line: bytes) -> Json | None:
     try:
-        # Decimal keeps money exact; NaN and Infinity are not JSON and become null.
-        value = json.loads(
-            line.decode("utf-8", "replace"), parse_float=Decimal, parse_constant=lambda _name: None
-        )
+        value = _DECODER.decode(line.decode("utf-8", "replace"))
     except (ValueError, ArithmeticError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -47,7 +47,9 @@ def word(value: object) -> str:
 
 def number(value: object) -> int | None:
     """A whole number from 0 to `MOST_TOKENS`; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST_TOKENS:
+    if type(value) is int:  # no bool
+        return value if 0 <= value <= MOST_TOKENS else None
+    if not isinstance(value, Decimal) or not 0 <= value <= MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
 

@@ -132,14 +132,16 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> Iterator[bytes | None]:
         """Yield each completed line without its newline; None stands for a line over the limit."""
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._take(data[start:end])
-            yield None if self._overlong else bytes(self._pending)
-            self._pending.clear()
-            self._overlong = False
-            start = end + 1
-        self._take(data[start:])
+        *whole, last = data.split(b"\n")
+        for line in whole:
+            if self._pending or self._overlong or len(line) > self._limit:
+                self._take(line)
+                yield None if self._overlong else bytes(self._pending)
+                self._pending.clear()
+                self._overlong = False
+            else:  # nearly all: not copied again
+                yield line
+        self._take(last)
 
     @property
     def rest(self) -> bytes:
@@ -165,8 +167,12 @@ class Tail:
     def add(self, text: str) -> None:
         """Append each line of `text`, cleaned, without empty lines and repeats of the line before."""
         for line in last_text_lines(text):
-            if not self._lines or self._lines[-1] != line:
-                self._lines.append(line)
+            self.add_line(line)
+
+    def add_line(self, line: str) -> None:
+        """Append what `one_line` returned, unless it is empty or repeats the line before."""
+        if line and (not self._lines or self._lines[-1] != line):
+            self._lines.append(line)
 
     def lines(self) -> tuple[str, ...]:
         return tuple(self._lines)
@@ -185,6 +191,8 @@ def one_line(text: str, width: int = TAIL_WIDTH) -> str:
     Control characters, terminal escapes and lone surrogates go: the text comes from a foreign program
     and ends in terminals, the store and GitHub comments.
     """
+    if len(text) <= width and text.isprintable():  # as nearly all are
+        return " ".join(text.split())
     cut = " ".join(_TERMINAL_COLOURS.sub("", text[: width * 4]).split())
     clean = "".join(character for character in cut if character.isprintable())
     return clean if len(clean) <= width else clean[: width - 1] + "…"

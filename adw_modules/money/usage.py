@@ -80,7 +80,8 @@ class UsageLedger:
 
     def _retire(self, call: _Call) -> None:
         if not call.settled and call.usage.total:
-            self._old_calls = _sum(self._old_calls, {call.model: call.usage})
+            known = self._old_calls.get(call.model)
+            self._old_calls[call.model] = call.usage if known is None else known + call.usage
 
 
 def _sum(left: dict[str, ModelUsage], right: dict[str, ModelUsage]) -> dict[str, ModelUsage]:

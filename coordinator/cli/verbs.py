@@ -18,6 +18,7 @@ from coordinator.cli import (
     run,
     service,
     status,
+    usage,
     why,
 )
 
@@ -42,6 +43,7 @@ for register in (
     operate.register,
     providers.register,
     service.register,
+    usage.register,
     backup.register,
     demo.register,
 ):
