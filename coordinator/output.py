@@ -74,18 +74,14 @@ class RunOutput:
         """What is known if the output ends here."""
         return self._named(self.parser.finish())
 
+    @property
+    def is_all(self) -> bool:
+        """Whether `summary` tells all there is, once the run has ended: no other file can add to it."""
+        return self.side_file is None or not self.side_file.adds_to(self.parser.finish())
+
     def final_summary(self) -> StreamSummary:
         """What is known now that the run has ended, with what the program wrote beside its output. Blocks."""
-        summary = self.parser.finish()
-        if self.side_file is not None:
-            reader = self.side_file.reader()
-            try:
-                for chunk in side_chunks(self.source.parent, self.side_file.pattern):
-                    reader.feed(chunk)
-                summary = reader.complete(summary)
-            except OSError:
-                pass  # as if it had written none: what the output told stays true
-        return self._named(summary)
+        return self._named(with_side_file(self.parser.finish(), self.side_file, self.source.parent))
 
     def _named(self, summary: StreamSummary) -> StreamSummary:
         if self.model is None or UNNAMED_MODEL not in summary.usage.by_model:
@@ -105,6 +101,19 @@ def with_model(usage: Usage, model: str) -> Usage:
         used = model if name == UNNAMED_MODEL else name
         by_model[used] = by_model.get(used, ModelUsage()) + tokens
     return replace(usage, by_model=by_model)
+
+
+def with_side_file(summary: StreamSummary, side_file: SideFile | None, run_dir: Path) -> StreamSummary:
+    """What is known of an ended run with what the program wrote beside its output, if it wrote anything."""
+    if side_file is None or not side_file.adds_to(summary):
+        return summary
+    reader = side_file.reader()
+    try:
+        for chunk in side_chunks(run_dir, side_file.pattern):
+            reader.feed(chunk)
+    except OSError:
+        return summary  # as if there were none: what the output told stays true
+    return reader.complete(summary)
 
 
 def side_chunks(folder: Path, pattern: str, *, most: int = MOST_SIDE_BYTES) -> Iterator[bytes]:

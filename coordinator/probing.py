@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from adw_modules.agents import DIALECTS, parser_for
+from adw_modules.agents import DIALECTS
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import CoordinatorError
@@ -30,6 +30,7 @@ from adw_modules.providers import ProviderManager
 from adw_modules.tasks.model import UsageSource
 from coordinator import shim
 from coordinator.environment import worker_environment
+from coordinator.output import with_side_file
 from coordinator.rundir import stderr_tail
 from coordinator.settings import LoadedSettings
 
@@ -267,11 +268,12 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
         code = process.returncode
     finally:
         _end(process, marker)
-    stream = parser_for(command.settings.agent)
+    dialect = DIALECTS[command.settings.agent]
+    stream = dialect.parser()
     with (run_dir / "output.log").open("rb") as output:
         while piece := output.read(256 * 1024):
             stream.feed(piece)
-    summary = stream.finish()
+    summary = with_side_file(stream.finish(), dialect.side_file, run_dir)
     words = summary.last_lines or tuple(stderr_tail(run_dir))
     written = run_dir / "repository" / FILE
     return _Ended(

@@ -366,9 +366,9 @@ class Supervisor:
         outcome = failure or settling.without_worker(record, stop, never_started=never_started)
         if outcome is None:
             await self._read_output(live)
+        summary = live.output.summary()
+        if outcome is None and not live.output.is_all:
             summary = await self._services.in_thread(live.output.final_summary)
-        else:
-            summary = live.output.summary()
         if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
             # Nobody reads the output again, but an earlier look may have counted some of it.
             summary = replace(summary, usage=self._services.store.usage_of(live.run.run_id))

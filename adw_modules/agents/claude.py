@@ -418,5 +418,7 @@ DIALECT = Dialect(
         }
     ),
     config_dir_env="CLAUDE_CONFIG_DIR",
-    side_file=SideFile(pattern="agent-config/projects/**/*.jsonl", reader=TranscriptReader),
+    side_file=SideFile(
+        pattern="agent-config/projects/**/*.jsonl", reader=TranscriptReader, corrects_reports=False
+    ),
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from adw_modules.agents.stream import StreamParser, StreamSummary
+from adw_modules.tasks.model import UsageSource
 
 
 class SideReader(Protocol):
@@ -30,6 +31,11 @@ class SideFile:
 
     pattern: str  # under the run's directory; `agent-config` there is its own configuration folder
     reader: Callable[[], SideReader]
+    corrects_reports: bool = True  # False: of no use where the output itself has reported the tokens
+
+    def adds_to(self, summary: StreamSummary) -> bool:
+        """Whether it can tell more than that."""
+        return self.corrects_reports or summary.usage.source is not UsageSource.REPORTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
