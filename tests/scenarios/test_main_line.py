@@ -125,6 +125,27 @@ def test_the_recorded_claude_stream_is_counted_exactly(a_world) -> None:
     assert "4,600 / 300" in world.comment(number)
 
 
+def test_what_an_agent_writes_beside_its_output_is_counted_when_it_has_ended(a_world) -> None:
+    samples = Path(__file__).parents[1] / "samples" / "aider"
+    log = samples / "success.analytics.jsonl"
+    replay = f"""
+import shutil, sys
+open("HELLO.md", "w").write("hi")
+shutil.copy({str(log)!r}, sys.argv[1])
+print(open({str(samples / "success.txt")!r}).read())
+"""
+    aider = program(replay, dialect="aider")
+    aider["command_template"].append("{output_file}")
+    world: World = a_world(**{"providers.claude-cli": aider})
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+
+    (run,) = world.runs(number)
+    usage = world.store.usage_of(run.run_id)
+    assert (usage.source, usage.total.input, usage.total.output) == ("derived", 2000, 150)
+
+
 def test_no_token_reaches_the_worker(a_world) -> None:
     dump = "import json, os; json.dump(dict(os.environ), open('env.json', 'w'))"
     world: World = a_world(
