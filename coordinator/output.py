@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adw_modules.agents import SideFile
-from adw_modules.agents.stream import UNNAMED_MODEL, AgentEvent, StreamParser, StreamSummary
-from adw_modules.tasks.model import ModelUsage, Usage
+from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary, with_model
 from coordinator.shim import open_regular
 
 READ_CHUNK = 1 << 18
@@ -84,23 +83,12 @@ class RunOutput:
         return self._named(with_side_file(self.parser.finish(), self.side_file, self.source.parent))
 
     def _named(self, summary: StreamSummary) -> StreamSummary:
-        if self.model is None or UNNAMED_MODEL not in summary.usage.by_model:
-            return summary
-        return replace(summary, usage=with_model(summary.usage, self.model))
+        return replace(summary, usage=with_model(summary.usage, self.model)) if self.model else summary
 
     def close(self) -> None:
         if self._log_file is not None:
             os.close(self._log_file)
             self._log_file = None
-
-
-def with_model(usage: Usage, model: str) -> Usage:
-    """Tokens of a model that the program did not name are those of the one it was asked to use."""
-    by_model: dict[str, ModelUsage] = {}
-    for name, tokens in usage.by_model.items():
-        used = model if name == UNNAMED_MODEL else name
-        by_model[used] = by_model.get(used, ModelUsage()) + tokens
-    return replace(usage, by_model=by_model)
 
 
 def with_side_file(summary: StreamSummary, side_file: SideFile | None, run_dir: Path) -> StreamSummary:

@@ -30,9 +30,11 @@ from adw_modules.agents.stream import (
     StreamSummary,
     Text,
     one_line,
+    with_model,
 )
 from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 
+HIDDEN = "REDACTED"  # what the event log says of models that aider does not know: openai/REDACTED
 MOST_ERROR_LINES = 20  # an error's text goes over several lines of 80 columns
 LONGEST_WAIT = 86_400.0  # seconds
 
@@ -203,7 +205,9 @@ class _Events(RecordState):
             return []
         self.calls += 1
         usage = ModelUsage(input=sent or 0, output=received)
-        self.ledger.call(f"call {self.calls}", word(told.get("main_model")) or UNNAMED_MODEL, usage)
+        model = word(told.get("main_model"))
+        is_named = bool(model) and not model.endswith(HIDDEN)
+        self.ledger.call(f"call {self.calls}", model if is_named else UNNAMED_MODEL, usage)
         cost = money(told.get("cost"))
         self.cost = None if cost is None or self.cost is None else self.cost + cost
         return []
@@ -226,7 +230,9 @@ class EventsReader:
 
     def complete(self, summary: StreamSummary) -> StreamSummary:
         usage = self._stream.finish().usage
-        return summary if usage.source is UsageSource.UNKNOWN else replace(summary, usage=usage)
+        if usage.source is UsageSource.UNKNOWN:
+            return summary
+        return replace(summary, usage=with_model(usage, summary.model) if summary.model else usage)
 
 
 def _parser() -> RecordStream:

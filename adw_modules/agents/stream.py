@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from adw_modules.tasks.model import Usage
+from adw_modules.tasks.model import ModelUsage, Usage
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 UNNAMED_MODEL = (
@@ -108,6 +108,15 @@ class StreamSummary:
     retry_statuses: tuple[int, ...] = ()  # distinct HTTP statuses of requests it tried again, in order
     rate_limit_status: str | None = None
     rate_limit_resets_at: datetime | None = None
+
+
+def with_model(usage: Usage, model: str) -> Usage:
+    """Tokens of a model that the program did not name are those of the one it was asked to use."""
+    if UNNAMED_MODEL not in usage.by_model:
+        return usage
+    by_model = dict(usage.by_model)
+    tokens = by_model.pop(UNNAMED_MODEL)
+    return replace(usage, by_model={**by_model, model: by_model.get(model, ModelUsage()) + tokens})
 
 
 class StreamParser(Protocol):

@@ -394,6 +394,13 @@ def test_aiders_line_of_tokens_is_read_as_it_is_written(line, usage):
     assert read("aider", line.encode() + b"\n")[1].usage.total == usage
 
 
+def test_a_model_that_aiders_event_log_hides_is_the_one_it_names_in_its_output():
+    log = (ROOT / "aider" / "success.analytics.jsonl").read_bytes().replace(b"stub-model", b"REDACTED")
+    for stream, model in ((stream_of("aider", "success"), "openai/stub-model"), (b"", "unknown")):
+        found = with_side_file("aider", read("aider", stream)[1], log)
+        assert list(found.usage.by_model) == [model]
+
+
 def test_aiders_retries_are_events_with_status_and_wait():
     events, summary = read("aider", stream_of("aider", "error-429"))
     retries = [event for event in events if isinstance(event, Retry)]
