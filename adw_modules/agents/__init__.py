@@ -8,17 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from adw_modules.agents import aider, claude, copilot, generic, goose, opencode, openrouter_cli
+from adw_modules.agents import (
+    aider,
+    claude,
+    codex,
+    copilot,
+    gemini,
+    generic,
+    goose,
+    opencode,
+    openrouter_cli,
+    qwen,
+)
 from adw_modules.agents.dialect import Dialect, SideFile
-from adw_modules.agents.stream import StreamParser
+from adw_modules.agents.stream import StreamParser, StreamSummary
 from adw_modules.errors import ConfigError
 
-__all__ = ["DIALECTS", "Dialect", "SideFile", "dialect_of_program", "parser_for"]
+__all__ = ["DIALECTS", "Dialect", "SideFile", "dialect_of_program", "parser_for", "with_exit_code"]
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     {
         module.DIALECT.name: module.DIALECT
-        for module in (claude, opencode, copilot, aider, goose, openrouter_cli, generic)
+        for module in (
+            *(claude, codex, gemini, qwen, opencode, copilot, aider, goose, openrouter_cli),
+            generic,
+        )
     }
 )
 
@@ -39,3 +53,9 @@ def parser_for(agent: str) -> StreamParser:
         known = ", ".join(sorted(DIALECTS))
         raise ConfigError(f"there is no agent dialect {agent!r}: use one of {known}")
     return dialect.parser()
+
+
+def with_exit_code(agent: str, summary: StreamSummary, exit_code: int | None) -> StreamSummary:
+    """The summary of a run of `agent`, with what only its exit code says; None: a signal ended it."""
+    dialect = DIALECTS.get(agent)
+    return summary if dialect is None or exit_code is None else dialect.read_exit(summary, exit_code)

@@ -38,6 +38,10 @@ class SideFile:
         return self.corrects_reports or summary.usage.source is not UsageSource.REPORTED
 
 
+def _says_nothing(summary: StreamSummary, _exit_code: int) -> StreamSummary:
+    return summary
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """How one kind of agent program is started, given its prompt, stopped and read."""
@@ -50,5 +54,9 @@ class Dialect:
     env: Mapping[str, str] = field(default_factory=dict)  # defaults; a provider's own `env` wins
     config_dir_env: str | None = None  # the variable that gives a run its own configuration directory
     side_file: SideFile | None = None
+    # What that directory has to hold before the first start, by path in it. Only where a run has its own.
+    config_files: Mapping[str, str] = field(default_factory=dict)
+    # For programs whose exit code says what their output does not: the summary, completed by it.
+    read_exit: Callable[[StreamSummary, int], StreamSummary] = _says_nothing
     stop_signal: str = "SIGINT"  # what lets it end in order; to its whole process group
     reports_charge: bool = False  # its reported cost is what was charged, not its own estimate

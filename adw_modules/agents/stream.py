@@ -108,6 +108,7 @@ class StreamSummary:
     retry_statuses: tuple[int, ...] = ()  # distinct HTTP statuses of requests it tried again, in order
     rate_limit_status: str | None = None
     rate_limit_resets_at: datetime | None = None
+    retry_after: timedelta | None = None  # how long the error it gave up on asked to wait
 
 
 def with_model(usage: Usage, model: str) -> Usage:

@@ -84,6 +84,22 @@ class UsageLedger:
             self._old_calls[call.model] = call.usage if known is None else known + call.usage
 
 
+def inclusive(
+    *, input_total: int, cache_read: int, output_total: int, cache_write: int = 0, reasoning: int = 0
+) -> ModelUsage:
+    """Usage in the convention of OpenAI and Google: the input includes what the cache had, and the output
+    the reasoning. A part can never be more than its whole, whatever was written."""
+    read = min(cache_read, input_total)
+    written = min(cache_write, input_total - read)
+    return ModelUsage(
+        input=input_total - read - written,
+        cache_read=read,
+        cache_write_5m=written,
+        output=output_total,
+        reasoning=min(reasoning, output_total),
+    )
+
+
 def _sum(left: dict[str, ModelUsage], right: dict[str, ModelUsage]) -> dict[str, ModelUsage]:
     total = dict(left)
     for model, usage in right.items():

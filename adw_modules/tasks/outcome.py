@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from adw_modules.agents.stream import StreamSummary, one_line
 from adw_modules.tasks.model import ExitRecord, FailureClass, GitState, Outcome, RunOutcome
 
 FAST_EXIT_SECONDS = 10.0
+# A shorter wait is about one request, and the agent has sat it out several times before it gave up.
+SHORTEST_LIMIT = timedelta(minutes=1)
 
 # The words Claude Code uses for errors that are about the account, not about this piece of work.
 ACCOUNT_ERRORS = frozenset({"authentication_failed", "billing_error"})
@@ -181,7 +183,9 @@ def _asked_to_wait(facts: _Facts) -> RunOutcome | None:
 
 
 def _retry_at(facts: _Facts) -> datetime | None:
-    resets_at = facts.summary.rate_limit_resets_at
+    resets_at, wait = facts.summary.rate_limit_resets_at, facts.summary.retry_after
+    if resets_at is None and wait is not None and wait >= SHORTEST_LIMIT:
+        resets_at = facts.exit.ended_at + wait
     return resets_at if resets_at is not None and resets_at > facts.now else None
 
 

@@ -20,7 +20,7 @@ def test_each_run_gets_a_parser_of_its_own():
 
 
 def test_an_unknown_dialect_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'codexx': use one of aider, claude, copilot, "):
+    with pytest.raises(ConfigError, match="'codexx': use one of aider, claude, codex, "):
         parser_for("codexx")
 
 
