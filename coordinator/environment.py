@@ -25,6 +25,15 @@ OF_THE_SERVICE = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"}
 )
 MARKER = "COORDINATOR_RUN_MARKER"
+CONFIG_DIR = "agent-config"  # in the run directory: the agent's own configuration, sessions and logs
+
+
+def has_own_config(provider: ProviderSettings, environ: Mapping[str, str], dialect: Dialect) -> bool:
+    """Whether a run gets a configuration directory of its own.
+
+    Only with an API key: without one the agent needs the login that lives in the user's own folder.
+    """
+    return bool(dialect.config_dir_env and provider.api_key_env and provider.api_key_env in environ)
 
 
 def worker_environment(
@@ -40,16 +49,15 @@ def worker_environment(
     """The complete environment for one run.
 
     A dialect that keeps its sessions in a configuration folder gets one of its own inside the run
-    directory, so that exact usage can be read after a kill; but only with an API key, because without
-    one the agent needs the login that lives in the user's own folder.
+    directory, so that exact usage can be read after a kill (`has_own_config`).
     """
     names = [*ALLOWED, *provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
     env = {name: environ[name] for name in names if name in environ}
     if "PATH" in env:
         env["PATH"] = without_own_programs(env["PATH"])
     env |= dialect.env
-    if dialect.config_dir_env and provider.api_key_env and provider.api_key_env in environ:
-        env[dialect.config_dir_env] = str(run_dir / "agent-config")
+    if dialect.config_dir_env and has_own_config(provider, environ, dialect):
+        env[dialect.config_dir_env] = str(run_dir / CONFIG_DIR)
     env |= provider.env
     for name in never | OF_THE_SERVICE:
         env.pop(name, None)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +55,8 @@ class LaunchSpec:
     grace: timedelta = timedelta(seconds=5)
     limits: Limits = field(default_factory=Limits)  # as far as the launcher can set any
     agent: str = ""  # the dialect of its output, for daemons that adopt the run
+    config_dir: str | None = None  # a folder of the run directory for the agent's own configuration
+    config_files: Mapping[str, str] = field(default_factory=dict)  # what it begins with, by path in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -499,6 +502,8 @@ class RunLauncher(ABC):
             reached(Point.SPEC_WRITTEN)
             _write_private(run_dir / "prompt.md", spec.prompt.encode(errors="replace"))
             reached(Point.PROMPT_WRITTEN)
+            if spec.config_dir is not None:
+                write_config(run_dir / spec.config_dir, spec.config_files)
         except OSError as error:
             raise SpawnError(f"Cannot write the run directory {run_dir}: {error}.") from error
         return run_dir
@@ -581,6 +586,15 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def write_config(folder: Path, files: Mapping[str, str]) -> None:
+    """A new folder for an agent's own configuration, with what it begins with. Readable by us alone."""
+    folder.mkdir(mode=0o700)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_private(path, content.encode())
 
 
 def _write_private(path: Path, content: bytes) -> None:

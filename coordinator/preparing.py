@@ -15,7 +15,7 @@ from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
 from adw_modules.providers import ProviderManager
 from adw_modules.tasks.model import Run, Task
-from coordinator.environment import worker_environment
+from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import LaunchSpec
 from coordinator.prompts import PromptValues, render
 from coordinator.services import Services
@@ -55,7 +55,7 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
     provider = services.settings.providers.get(run.provider)
     if provider is None:
         raise SpawnError(f"provider {run.provider} is no longer configured")
-    coordinator = services.settings.coordinator
+    coordinator, dialect = services.settings.coordinator, DIALECTS[provider.agent]
     marker = secrets.token_hex(16)
     return LaunchSpec(
         task=task.name,
@@ -71,6 +71,8 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         grace=timedelta(seconds=coordinator.stop_grace_seconds),
         limits=_limits(services),
         agent=provider.agent,
+        config_dir=CONFIG_DIR if has_own_config(provider, services.environ, dialect) else None,
+        config_files=dialect.config_files,
     )
 
 

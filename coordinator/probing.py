@@ -22,14 +22,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from adw_modules.agents import DIALECTS
+from adw_modules.agents import DIALECTS, with_exit_code
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import CoordinatorError
 from adw_modules.providers import ProviderManager
 from adw_modules.tasks.model import UsageSource
 from coordinator import shim
-from coordinator.environment import worker_environment
+from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
+from coordinator.launcher import write_config
 from coordinator.output import with_side_file
 from coordinator.rundir import stderr_tail
 from coordinator.settings import LoadedSettings
@@ -274,6 +275,7 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
         while piece := output.read(256 * 1024):
             stream.feed(piece)
     summary = with_side_file(stream.finish(), dialect.side_file, run_dir)
+    summary = with_exit_code(command.settings.agent, summary, code)
     words = summary.last_lines or tuple(stderr_tail(run_dir))
     written = run_dir / "repository" / FILE
     return _Ended(
@@ -295,10 +297,13 @@ def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen
     program, *arguments = provider.build_command(
         prompt_file, model, run_dir / "output.jsonl", workspace=repository
     )
+    dialect = DIALECTS[command.settings.agent]
+    if has_own_config(command.settings, command.environ, dialect):
+        write_config(run_dir / CONFIG_DIR, dialect.config_files)
     environment = worker_environment(
         command.settings,
         command.environ,
-        DIALECTS[command.settings.agent],
+        dialect,
         marker=marker,
         run_dir=run_dir,
         attempt=1,

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
 
-from adw_modules.agents import DIALECTS
+from adw_modules.agents import DIALECTS, with_exit_code
 from adw_modules.agents.stream import AgentEvent, Retry
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
+from adw_modules.health import HealthEvent, HealthKind, RunEnd, health_event, is_news
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
@@ -70,6 +71,7 @@ class Supervisor:
         self._services = services
         self._on_change = on_change
         self._live: dict[int, LiveRun] = {}
+        self._health: dict[tuple[str, str], HealthEvent] = {}  # what each provider and model last showed
         self._is_ending = False
         self._reading = asyncio.Lock()  # one piece of output at a time, in turn, whatever the backlogs
 
@@ -297,11 +299,33 @@ class Supervisor:
         return events is not None
 
     def _on_event(self, live: LiveRun, event: AgentEvent) -> None:
+        self._note_health(live, event)
         if isinstance(event, Retry):
             log.warning("provider error", status=event.error_status, error=event.error, attempt=event.attempt)
             if event.error_status in REFUSED_CREDENTIALS:  # an agent CLI would go on trying for minutes
                 reason = f"{live.run.provider} refused the credentials ({event.error_status} {event.error})"
                 self.stop(live.run.run_id, reason, Outcome.AUTH_FAILED)
+
+    def _note_health(self, live: LiveRun, evidence: AgentEvent | RunEnd) -> None:
+        """Say once what a run has shown about its provider, until it shows something else."""
+        run = live.run
+        event = health_event(evidence, provider=run.provider, model=run.model, now=self._services.now())
+        if event is None:
+            return
+        before = self._health.get((run.provider, run.model))
+        if not is_news(before, event):
+            return
+        self._health[run.provider, run.model] = event
+        write = log.info if event.kind is HealthKind.OK else log.warning
+        write(
+            "provider health",
+            provider=event.provider,
+            model=event.model,
+            kind=event.kind.value,
+            status=event.status,
+            until=event.until.isoformat() if event.until else None,
+            detail=event.detail,
+        )
 
     def _save_progress(self, live: LiveRun) -> None:
         store, run, output = self._services.store, live.run, live.output
@@ -369,6 +393,7 @@ class Supervisor:
         summary = live.output.summary()
         if outcome is None and not live.output.is_all:
             summary = await self._services.in_thread(live.output.final_summary)
+        summary = with_exit_code(self._agent_of(live.run), summary, record.exit_code if record else None)
         if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
             # Nobody reads the output again, but an earlier look may have counted some of it.
             summary = replace(summary, usage=self._services.store.usage_of(live.run.run_id))
@@ -385,4 +410,5 @@ class Supervisor:
             if live.stop is not None and stop is None:  # asked for in the meantime: it must not be forgotten
                 ending = replace(ending, stop=live.stop)
                 outcome = await settling.judge(self._services, ending)
+        self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         settling.finish(self._services, ending, outcome)

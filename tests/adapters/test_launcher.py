@@ -63,7 +63,30 @@ def end(handle: WorkerHandle):
     return asyncio.run(both())
 
 
+def modes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): oct(path.stat().st_mode)[-3:] for path in folder.rglob("*")}
+
+
 # --- starting and waiting ----------------------------------------------------------------------------------
+
+
+def test_an_agent_finds_its_own_configuration_directory_with_what_it_begins_with(tmp_path, runs):
+    async def scenario(one):
+        files = {"settings.json": "{}", ".gemini/settings.json": "{1}"}
+        full = await one.launch(a_spec(tmp_path, config_dir="agent-config", config_files=files))
+        empty = await one.launch(a_spec(tmp_path, token=2, config_dir="agent-config"))
+        none = await one.launch(a_spec(tmp_path, token=3, config_files=files))
+        return [handle.run_dir for handle in (full, empty, none) if await handle.wait()]
+
+    full, empty, none = with_launcher(runs, scenario)
+    assert (full / "agent-config" / ".gemini" / "settings.json").read_text() == "{1}"
+    assert modes(full / "agent-config") == {
+        "settings.json": "600",
+        ".gemini": "700",
+        ".gemini/settings.json": "600",
+    }
+    assert (empty / "agent-config").is_dir()
+    assert not (none / "agent-config").exists()
 
 
 def test_a_run_is_started_and_its_exit_record_comes_back(tmp_path, runs):

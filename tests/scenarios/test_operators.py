@@ -125,6 +125,9 @@ def test_refused_credentials_end_the_run_early_and_cost_no_attempt(a_world) -> N
     )
     assert "refused the credentials (401" in (task.cause or "")
     assert task.wake_at is not None
+    assert [(line["kind"], line["status"]) for line in world.events("provider health")] == [
+        ("auth_failed", 401)
+    ]
 
 
 def test_a_rate_limit_of_the_provider_is_waited_out_and_costs_no_attempt(a_world) -> None:
@@ -140,6 +143,8 @@ def test_a_rate_limit_of_the_provider_is_waited_out_and_costs_no_attempt(a_world
     world.server.edit_issue(REPO, number, body=WRITE)
     world.advance(301)
     world.until(lambda: world.starts(number) == 2, "it is tried again when the wait is over")
+    world.until(lambda: len(world.events("worker finished")) == 2, "the second run has met the same limit")
+    assert [line["kind"] for line in world.events("provider health")] == ["rate_limited"]
 
 
 def test_a_daemon_that_runs_once_finishes_what_it_finds_and_ends(world: World) -> None:
