@@ -1,0 +1,185 @@
+"""One answer of the model, however often it has to be asked for; and what each try was charged.
+
+Owns retries, silence and the books. A try whose answer broke off may have been charged: it is looked up, and
+counted as unknown if nobody can say. Raises OpenRouterError when there is no answer to be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adw_modules.openrouter.client import OpenRouterClient
+from adw_modules.openrouter.errors import NoAnswer, OpenRouterError, StreamCut
+from adw_modules.openrouter.messages import ChatRequest, Completion
+from coordinator.openrouter_agent.failures import Patience, word_for
+from coordinator.openrouter_agent.records import Records
+from coordinator.openrouter_agent.tally import Tally
+
+SILENCE_SECONDS = 300.0
+LOOK_UP_SECONDS = 20.0  # for what a broken answer was charged; its record comes a little later
+HEARTBEAT_SECONDS = 60.0  # a long answer is told of, so that nobody takes it for a hanging program
+
+
+@dataclass(slots=True)
+class _Open:
+    """The request that is under way."""
+
+    model: str
+    generation_id: str | None = None
+
+
+class Asking:
+    """Asks one client and keeps the books of one run."""
+
+    def __init__(
+        self,
+        client: OpenRouterClient,
+        records: Records,
+        tally: Tally,
+        *,
+        patience: Patience,
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        self._client, self._records, self._tally = client, records, tally
+        self._patience, self._silence = patience, silence_seconds
+        self._open: _Open | None = None
+        self.seconds = 0.0  # spent waiting for answers
+
+    async def ask(self, request: ChatRequest) -> Completion:
+        """The answer, counted and printed."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                completion = await self._timed(request)
+            except OpenRouterError as error:
+                await self._settle_failed(error)
+                delay = self._patience.delay(error, attempt)
+                if delay is None:
+                    raise
+                self._tell_retry(error, attempt, delay)
+                await asyncio.sleep(delay)
+            else:
+                return await self._settled(completion)
+
+    async def settle_aborted(self, seconds: float) -> None:
+        """Look up, within so many seconds, what a request was charged that was dropped on the way."""
+        if self._open is not None:
+            aborted, self._open = self._open, None
+            await self._look_up(aborted.model, aborted.generation_id, None, seconds)
+
+    # One request
+
+    async def _timed(self, request: ChatRequest) -> Completion:
+        began = time.monotonic()
+        self._open = _Open(model=request.model or "unknown")
+        try:
+            completion = await self._once(request)
+        finally:
+            self.seconds += time.monotonic() - began
+        self._open = None
+        return completion
+
+    async def _once(self, request: ChatRequest) -> Completion:
+        heard = time.monotonic()
+        async with aclosing(self._client.stream(request)) as events:
+            while True:
+                try:
+                    async with asyncio.timeout(self._silence):
+                        event = await anext(events)
+                except TimeoutError:
+                    raise StreamCut(f"nothing came for {self._silence:g} s") from None
+                except StopAsyncIteration:
+                    raise StreamCut("the stream ended early") from None
+                if isinstance(event, Completion):
+                    return event
+                self._note(event)
+                if time.monotonic() - heard > HEARTBEAT_SECONDS:
+                    heard = time.monotonic()
+                    self._records.still_answering()
+
+    def _note(self, event: Any) -> None:
+        found = getattr(event, "generation_id", None)
+        if found and self._open is not None:
+            self._open.generation_id = found
+
+    # The books
+
+    async def _settled(self, completion: Completion) -> Completion:
+        """Count the answer; what it does not say of its charge is looked up."""
+        if completion.usage is None or completion.cost_usd is None:
+            found = await self._found(completion.generation_id, LOOK_UP_SECONDS)
+            if found is not None:
+                completion = replace(
+                    completion,
+                    usage=completion.usage or found.usage,
+                    cost_usd=found.cost_usd if completion.cost_usd is None else completion.cost_usd,
+                )
+        self._count(completion)
+        return completion
+
+    async def _settle_failed(self, error: OpenRouterError) -> None:
+        """Count what a failed try was charged, if it can have been."""
+        opened, self._open = self._open, None
+        partial = error.partial
+        if partial is None and not isinstance(error, NoAnswer):
+            return  # refused before any model saw it
+        generation_id = error.generation_id or (opened.generation_id if opened else None)
+        model = partial.model if partial else opened.model if opened else "unknown"
+        if partial is not None and partial.usage is not None and partial.cost_usd is not None:
+            self._count(partial)
+            return
+        await self._look_up(model, generation_id, partial, LOOK_UP_SECONDS)
+
+    async def _look_up(
+        self, model: str, generation_id: str | None, partial: Completion | None, seconds: float
+    ) -> None:
+        found = await self._found(generation_id, seconds)
+        completion = partial or Completion(text="", model=model)
+        self._count(
+            replace(
+                completion,
+                model=(found.model if found else None) or completion.model,
+                provider=(found.provider if found else None) or completion.provider,
+                generation_id=generation_id,
+                usage=(found.usage if found else None) or completion.usage,
+                cost_usd=found.cost_usd if found else completion.cost_usd,
+            )
+        )
+
+    async def _found(self, generation_id: str | None, seconds: float) -> Any:
+        """OpenRouter's own record of it; None if there is none in time."""
+        if generation_id is None:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._client.generation(generation_id)
+        except (TimeoutError, OpenRouterError):
+            return None
+
+    def _count(self, completion: Completion) -> None:
+        self._tally.add(
+            completion.model,
+            completion.usage,
+            completion.cost_usd,
+            provider=completion.provider,
+            generation_id=completion.generation_id,
+        )
+        self._records.answered(completion, completion.generation_id or f"msg-{uuid.uuid4()}")
+
+    def _tell_retry(self, error: OpenRouterError, attempt: int, delay: float) -> None:
+        self._records.retrying(
+            attempt=attempt,
+            most=self._patience.attempts - 1,
+            delay_seconds=delay,
+            status=error.status,
+            error=word_for(error),
+        )
+
+
