@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ VENV = PROJECT_ROOT / ".venv"
 
 def run(main: "Callable[[], str]") -> None:
     """Print what `main` returns and exit: 0, 69 not set up, 78 configuration, 70 anything else."""
-    _enter()
+    enter("pydantic")
     from adw_modules.errors import ConfigError, CoordinatorError
 
     try:
@@ -51,10 +52,13 @@ def options(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _enter() -> None:
-    """Make the project importable here, or start again with `.venv/bin/python`."""
+def enter(needed: str) -> None:
+    """Make the project importable here, or start again with `.venv/bin/python`. Exits with 69 if neither works.
+
+    `needed` is a package that only a Python which is set up for the project has.
+    """
     sys.path.insert(0, str(PROJECT_ROOT))
-    missing = _missing()
+    missing = _missing(needed)
     if missing is None:
         return
     python = VENV / "bin" / "python"
@@ -71,15 +75,11 @@ def _enter() -> None:
         sys.exit(_complain(sentence, EX_UNAVAILABLE))
 
 
-def _missing() -> "str | None":
-    """Why this Python cannot run the project, or None."""
+def _missing(needed: str) -> "str | None":
+    """Why this Python cannot run the project, or None. Looks and does not import: that would take longer."""
     if sys.version_info < OLDEST:
         return "it needs Python 3.11 or newer"
-    try:
-        import adw_modules.config  # noqa: F401  the import itself is the question
-    except ImportError as error:
-        return str(error)
-    return None
+    return None if find_spec(needed) else "No module named '%s'" % needed  # noqa: UP031  read by old Pythons
 
 
 def _complain(sentence: str, code: int) -> int:

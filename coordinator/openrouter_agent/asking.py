@@ -28,10 +28,9 @@ HEARTBEAT_SECONDS = 60.0  # a long answer is told of, so that nobody takes it fo
 
 @dataclass(slots=True)
 class _Open:
-    """The request that is under way."""
+    """The request whose charge is not in the books yet."""
 
-    model: str
-    generation_id: str | None = None
+    answer: Completion  # what is known of it
 
 
 class Asking:
@@ -71,20 +70,17 @@ class Asking:
     async def settle_aborted(self, seconds: float) -> None:
         """Look up, within so many seconds, what a request was charged that was dropped on the way."""
         if self._open is not None:
-            aborted, self._open = self._open, None
-            await self._look_up(aborted.model, aborted.generation_id, None, seconds)
+            self._count(await self._completed(self._open.answer, seconds))
 
     # One request
 
     async def _timed(self, request: ChatRequest) -> Completion:
         began = time.monotonic()
-        self._open = _Open(model=request.model or "unknown")
+        self._open = _Open(Completion(text="", model=request.model or "unknown"))
         try:
-            completion = await self._once(request)
+            return await self._once(request)
         finally:
             self.seconds += time.monotonic() - began
-        self._open = None
-        return completion
 
     async def _once(self, request: ChatRequest) -> Completion:
         heard = time.monotonic()
@@ -105,65 +101,49 @@ class Asking:
                     self._records.still_answering()
 
     def _note(self, event: Any) -> None:
-        found = getattr(event, "generation_id", None)
-        if found and self._open is not None:
-            self._open.generation_id = found
+        if isinstance(event, GenerationStarted) and self._open is not None:
+            self._open.answer = replace(
+                self._open.answer, generation_id=event.generation_id, model=event.model or self._open.answer.model
+            )
 
     # The books
 
     async def _settled(self, completion: Completion) -> Completion:
         """Count the answer; what it does not say of its charge is looked up."""
-        if completion.usage is None or completion.cost_usd is None:
-            found = await self._found(completion.generation_id, LOOK_UP_SECONDS)
-            if found is not None:
-                completion = replace(
-                    completion,
-                    usage=completion.usage or found.usage,
-                    cost_usd=found.cost_usd if completion.cost_usd is None else completion.cost_usd,
-                )
+        self._open = _Open(completion)
+        completion = await self._completed(completion, LOOK_UP_SECONDS)
         self._count(completion)
         return completion
 
     async def _settle_failed(self, error: OpenRouterError) -> None:
         """Count what a failed try was charged, if it can have been."""
-        opened, self._open = self._open, None
-        partial = error.partial
-        if partial is None and not isinstance(error, NoAnswer):
+        if self._open is None or (error.partial is None and not isinstance(error, NoAnswer)):
+            self._open = None
             return  # refused before any model saw it
-        generation_id = error.generation_id or (opened.generation_id if opened else None)
-        model = partial.model if partial else opened.model if opened else "unknown"
-        if partial is not None and partial.usage is not None and partial.cost_usd is not None:
-            self._count(partial)
-            return
-        await self._look_up(model, generation_id, partial, LOOK_UP_SECONDS)
+        known = error.partial or self._open.answer
+        generation_id = error.generation_id or self._open.answer.generation_id
+        self._open.answer = replace(known, generation_id=generation_id)
+        self._count(await self._completed(self._open.answer, LOOK_UP_SECONDS))
 
-    async def _look_up(
-        self, model: str, generation_id: str | None, partial: Completion | None, seconds: float
-    ) -> None:
-        found = await self._found(generation_id, seconds)
-        completion = partial or Completion(text="", model=model)
-        self._count(
-            replace(
-                completion,
-                model=(found.model if found else None) or completion.model,
-                provider=(found.provider if found else None) or completion.provider,
-                generation_id=generation_id,
-                usage=(found.usage if found else None) or completion.usage,
-                cost_usd=found.cost_usd if found else completion.cost_usd,
-            )
-        )
-
-    async def _found(self, generation_id: str | None, seconds: float) -> Any:
-        """OpenRouter's own record of it; None if there is none in time."""
-        if generation_id is None:
-            return None
+    async def _completed(self, answer: Completion, seconds: float) -> Completion:
+        """The answer with its charge, from OpenRouter's own record if it did not say."""
+        if answer.generation_id is None or (answer.usage is not None and answer.cost_usd is not None):
+            return answer
         try:
             async with asyncio.timeout(seconds):
-                return await self._client.generation(generation_id)
+                found = await self._client.generation(answer.generation_id)
         except (TimeoutError, OpenRouterError):
-            return None
+            return answer
+        return replace(
+            answer,
+            model=found.model or answer.model,
+            provider=answer.provider or found.provider,
+            usage=found.usage or answer.usage,
+            cost_usd=found.cost_usd if answer.cost_usd is None else answer.cost_usd,
+        )
 
     def _count(self, completion: Completion) -> None:
+        self._open = None
         self._tally.add(
             completion.model,
             completion.usage,

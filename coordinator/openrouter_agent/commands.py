@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -57,6 +58,9 @@ class Commands:
         output = _Output(ours)
         try:
             process = await self._start(command, theirs)
+        except BaseException:
+            output.close()
+            raise
         finally:
             os.close(theirs)
         try:
@@ -162,3 +166,13 @@ def command_environment(environ: Mapping[str, str], temporary: str) -> dict[str,
         "PAGER": "cat",
         "GIT_PAGER": "cat",
     }
+
+
+def hide(name: str) -> None:
+    """Overwrite the variable in /proc/self/environ, where a command under the same user could read it."""
+    value = os.environb.get(name.encode(), b"")
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    place = libc.getenv(name.encode())
+    if place and value:
+        ctypes.memset(place, ord("*"), len(value))

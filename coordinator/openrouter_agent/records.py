@@ -143,9 +143,9 @@ class Records:
         turns: int,
         duration: float,
         api_duration: float,
-        denials: Sequence[Mapping[str, Any]],
+        last_text: str,
     ) -> None:
-        """The one result. Durations are in seconds."""
+        """The one result. Durations are in seconds. Text is for a person, who reads errors on standard error."""
         if ending.error is not None:
             self._synthetic(ending)
         record = {
@@ -164,11 +164,14 @@ class Records:
             "known_cost_usd": tally.least_cost,
             "usage": anthropic_usage(tally.total),
             "modelUsage": tally.by_model(),
-            "permission_denials": list(denials),
+            "permission_denials": [],
             "provider": ", ".join(tally.providers) or None,
             "generation_ids": tally.generation_ids,
         }
-        self._result(record, ending)
+        if self._form is not Format.TEXT:
+            self._print(encoded(record))
+        elif said := (last_text if ending.is_error else ending.text).rstrip("\n"):
+            self._print(said)
 
     def _synthetic(self, ending: Ending) -> None:
         message = {
@@ -181,12 +184,6 @@ class Records:
         self._stream(
             type="assistant", message=message, error=ending.error, session_id=self._session_id
         )
-
-    def _result(self, record: Mapping[str, Any], ending: Ending) -> None:
-        if self._form is Format.TEXT:
-            self._print(ending.text.rstrip("\n"))
-        else:
-            self._print(encoded(record))
 
     def _stream(self, **record: Any) -> None:
         if self._form is Format.STREAM_JSON:
