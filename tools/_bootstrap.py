@@ -4,7 +4,6 @@ Standard library only, and in the syntax of Python 3.6 like the scripts themselv
 read them far enough to say what to do. Nothing is imported from the project before `run()`.
 """
 
-import argparse
 import io
 import os
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 OLDEST = (3, 11)
@@ -41,8 +41,10 @@ def run(main: "Callable[[], str]") -> None:
     _print(text)
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def options(description: str) -> "argparse.ArgumentParser":
     """The options that every script has."""
+    import argparse  # not for a start that only finds the right Python
+
     parser = argparse.ArgumentParser(description=description)
     default = PROJECT_ROOT / "adws" / "config.toml"
     parser.add_argument(
@@ -53,7 +55,7 @@ def options(description: str) -> argparse.ArgumentParser:
 
 
 def enter(needed: str) -> None:
-    """Make the project importable here, or start again with `.venv/bin/python`. Exits with 69 if neither works.
+    """Make the project importable here, or start again with `.venv/bin/python`. Neither: exit code 69.
 
     `needed` is a package that only a Python which is set up for the project has.
     """

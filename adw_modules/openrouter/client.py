@@ -58,17 +58,19 @@ class OpenRouterClient:
         patience: Patience | None = None,
         spread: Callable[[], float] = lambda: 1.0,
         on_retry: Callable[[OpenRouterError, Attempt], None] | None = None,
+        on_generation: Callable[[str], None] | None = None,
     ) -> None:
         """`now` gives aware times. `spread` gives a factor for each wait of ours, such as 0.5 to 1 at random.
 
-        `on_retry` hears of each failure before it is waited for. Raises ValueError, with a sentence, for
-        a key or address that cannot be one.
+        `on_retry` hears of each failure before it is waited for, `on_generation` the id of each stream as
+        soon as it is told: with it one can look up what a stream was charged that one gave up. Raises
+        ValueError, with a sentence, for a key or address that cannot be one.
         """
         self._key = check_key(api_key)
         self._base_url = check_base_url(base_url)
         self._headers = headers(self._key, attribution)
         self._patience = patience or Patience()
-        self._sleep, self._now = sleep, now
+        self._sleep, self._now, self._on_generation = sleep, now, on_generation
         self._tries = partial(
             Tries, patience=self._patience, sleep=sleep, now=now, spread=spread, on_retry=on_retry
         )
@@ -253,11 +255,16 @@ class OpenRouterClient:
             for event in await self._unstreamed(response, assembly):
                 yield event
             return
+        self._tell(assembly)
         try:
             async for sse in self._sse(response):
                 if sse.data.strip() == "[DONE]":
                     break
-                for event in assembly.feed(_chunk(sse, self._key)):
+                known = assembly.generation_id
+                events = assembly.feed(_chunk(sse, self._key))
+                if assembly.generation_id != known:
+                    self._tell(assembly)
+                for event in events:
                     yield event
         except (httpx.HTTPError, httpx.StreamError) as error:
             if not assembly.is_finished:
@@ -265,6 +272,10 @@ class OpenRouterClient:
         if not assembly.is_finished:
             raise StreamCut("the stream ended early", partial=assembly.completion())
         yield assembly.completion()
+
+    def _tell(self, assembly: Assembly) -> None:
+        if self._on_generation is not None and assembly.generation_id is not None:
+            self._on_generation(assembly.generation_id)
 
     async def _sse(self, response: httpx.Response) -> AsyncGenerator[ServerSentEvent, None]:
         response.encoding = "utf-8"  # always, in a stream of events, whatever the header says

@@ -112,7 +112,9 @@ class Agent:
             return Ending(subtype=Subtype.SUCCESS, text=completion.text)
         if self._nudges < MOST_NUDGES and self.toolbox.names:
             self._nudges += 1
-            self.conversation.say("Your answer was cut off: go on." if is_cut else "Your answer was empty: go on.")
+            self.conversation.say(
+                "Your answer was cut off: go on." if is_cut else "Your answer was empty: go on."
+            )
             return None
         why = "was cut off at its limit of tokens" if is_cut else "is empty"
         return Ending(subtype=Subtype.ERROR, reason="no_answer", text=f"The model's answer {why}.")

@@ -1,7 +1,7 @@
 """One answer of the model, however often it has to be asked for; and what each try was charged.
 
-Owns retries, silence and the books. A try whose answer broke off may have been charged: it is looked up, and
-counted as unknown if nobody can say. Raises OpenRouterError when there is no answer to be had.
+Owns retries, silence and the books. A try whose answer broke off may have been charged: it is looked up,
+and counted as unknown if nobody can say. Raises OpenRouterError when there is no answer to be had.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from adw_modules.openrouter.client import OpenRouterClient
 from adw_modules.openrouter.errors import NoAnswer, OpenRouterError, StreamCut
@@ -27,10 +25,14 @@ HEARTBEAT_SECONDS = 60.0  # a long answer is told of, so that nobody takes it fo
 
 
 @dataclass(slots=True)
-class _Open:
-    """The request whose charge is not in the books yet."""
+class Underway:
+    """The request whose charge is not in the books yet, and what is known of its answer."""
 
-    answer: Completion  # what is known of it
+    answer: Completion | None = None
+
+    def note_generation(self, generation_id: str) -> None:
+        if self.answer is not None:
+            self.answer = replace(self.answer, generation_id=generation_id)
 
 
 class Asking:
@@ -39,15 +41,16 @@ class Asking:
     def __init__(
         self,
         client: OpenRouterClient,
+        underway: Underway,
         records: Records,
         tally: Tally,
         *,
         patience: Patience,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
-        self._client, self._records, self._tally = client, records, tally
+        self._client, self.records, self.tally = client, records, tally
         self._patience, self._silence = patience, silence_seconds
-        self._open: _Open | None = None
+        self._underway = underway  # the client tells it the id of each generation
         self.seconds = 0.0  # spent waiting for answers
 
     async def ask(self, request: ChatRequest) -> Completion:
@@ -69,14 +72,14 @@ class Asking:
 
     async def settle_aborted(self, seconds: float) -> None:
         """Look up, within so many seconds, what a request was charged that was dropped on the way."""
-        if self._open is not None:
-            self._count(await self._completed(self._open.answer, seconds))
+        if self._underway.answer is not None:
+            self._count(await self._completed(self._underway.answer, seconds))
 
     # One request
 
     async def _timed(self, request: ChatRequest) -> Completion:
         began = time.monotonic()
-        self._open = _Open(Completion(text="", model=request.model or "unknown"))
+        self._underway.answer = Completion(text="", model=request.model or "unknown")
         try:
             return await self._once(request)
         finally:
@@ -95,35 +98,29 @@ class Asking:
                     raise StreamCut("the stream ended early") from None
                 if isinstance(event, Completion):
                     return event
-                self._note(event)
                 if time.monotonic() - heard > HEARTBEAT_SECONDS:
                     heard = time.monotonic()
-                    self._records.still_answering()
-
-    def _note(self, event: Any) -> None:
-        if isinstance(event, GenerationStarted) and self._open is not None:
-            self._open.answer = replace(
-                self._open.answer, generation_id=event.generation_id, model=event.model or self._open.answer.model
-            )
+                    self.records.still_answering()
 
     # The books
 
     async def _settled(self, completion: Completion) -> Completion:
         """Count the answer; what it does not say of its charge is looked up."""
-        self._open = _Open(completion)
+        self._underway.answer = completion
         completion = await self._completed(completion, LOOK_UP_SECONDS)
         self._count(completion)
         return completion
 
     async def _settle_failed(self, error: OpenRouterError) -> None:
         """Count what a failed try was charged, if it can have been."""
-        if self._open is None or (error.partial is None and not isinstance(error, NoAnswer)):
-            self._open = None
+        opened = self._underway.answer
+        if opened is None or (error.partial is None and not isinstance(error, NoAnswer)):
+            self._underway.answer = None
             return  # refused before any model saw it
-        known = error.partial or self._open.answer
-        generation_id = error.generation_id or self._open.answer.generation_id
-        self._open.answer = replace(known, generation_id=generation_id)
-        self._count(await self._completed(self._open.answer, LOOK_UP_SECONDS))
+        known = error.partial or opened
+        known = replace(known, generation_id=error.generation_id or opened.generation_id)
+        self._underway.answer = known
+        self._count(await self._completed(known, LOOK_UP_SECONDS))
 
     async def _completed(self, answer: Completion, seconds: float) -> Completion:
         """The answer with its charge, from OpenRouter's own record if it did not say."""
@@ -143,23 +140,21 @@ class Asking:
         )
 
     def _count(self, completion: Completion) -> None:
-        self._open = None
-        self._tally.add(
+        self._underway.answer = None
+        self.tally.add(
             completion.model,
             completion.usage,
             completion.cost_usd,
             provider=completion.provider,
             generation_id=completion.generation_id,
         )
-        self._records.answered(completion, completion.generation_id or f"msg-{uuid.uuid4()}")
+        self.records.answered(completion, completion.generation_id or f"msg-{uuid.uuid4()}")
 
     def _tell_retry(self, error: OpenRouterError, attempt: int, delay: float) -> None:
-        self._records.retrying(
+        self.records.retrying(
             attempt=attempt,
             most=self._patience.attempts - 1,
             delay_seconds=delay,
             status=error.status,
             error=word_for(error),
         )
-
-

@@ -1,7 +1,8 @@
 """The command line of tools/openrouter-cli.py: options in, records out, exit code.
 
-Owns the options and what a signal does. Exit code 0 only for a result that is no error, 1 for one that is, 2 for
-a command line that cannot be used. Starts in a fraction of a second, so the rest is imported when it is needed.
+Owns the options and what a signal does. Exit code 0 only for a result that is no error, 1 for one that
+is, 2 for a command line that cannot be used. Starts in a fraction of a second, so the rest is imported
+when it is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ LARGEST_PROMPT = 8 << 20
 TOOLS = ("read_file", "list_files", "search", "write_file", "edit_file", "run_command")
 FORMATS = ("text", "json", "stream-json")
 ABOUT = """\
-Work on a task with a model of OpenRouter and tools in one directory. The prompt is a file (-p) or comes on standard
-input. The key is in OPENROUTER_API_KEY; OPENROUTER_BASE_URL is another address of the service."""
+Work on a task with a model of OpenRouter and tools in one directory. The prompt is a file (-p) or comes on
+standard input. The key is in OPENROUTER_API_KEY; OPENROUTER_BASE_URL is another address of the service."""
 
 
 class UsageError(Exception):
@@ -39,8 +40,11 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
         order = _order(options, environ)
     except UsageError as error:
         return _complain(str(error), EX_USAGE)
+    # httpx brings a command line of its own, which would load a renderer of terminals for nothing.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    from adw_modules.openrouter.wire import KEY_VARIABLE
     from coordinator.openrouter_agent.commands import hide
-    from coordinator.openrouter_agent.running import KEY_VARIABLE, run
+    from coordinator.openrouter_agent.running import run
 
     hide(KEY_VARIABLE)
     try:
@@ -164,9 +168,8 @@ def _tools(options: argparse.Namespace) -> tuple[str, ...]:
     names = {"all": TOOLS, "none": ()}.get(options.tools.strip(), tuple(dict.fromkeys(wanted)))
     unknown = [name for name in names if name not in TOOLS]
     if unknown or (not names and options.tools.strip() != "none"):
-        raise UsageError(
-            f"--tools: there is no tool {unknown[0] if unknown else ''!r}; write all, none, or some of {','.join(TOOLS)}."
-        )
+        bad = unknown[0] if unknown else ""
+        raise UsageError(f"--tools has no {bad!r}: write all, none, or some of {','.join(TOOLS)}.")
     return (*names, "fetch_url") if options.allow_web else names
 
 

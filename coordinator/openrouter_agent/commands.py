@@ -1,7 +1,7 @@
 """The tool that runs a command of the model: its own session, a time limit, the end of its output kept.
 
-Owns what a command is given and what of its output the model sees. A command ends with everything it started:
-nothing stays behind in the background.
+Owns what a command is given and what of its output the model sees. A command ends with everything it
+started: nothing stays behind in the background.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,15 +28,19 @@ TAIL_BYTES = 12_000
 COMMAND_BYTES = 100_000  # the kernel takes no argument over 128 KiB
 _AFTER_EXIT_SECONDS = 0.3  # for what is still in the pipe when something it started holds it open
 
-_SECRET = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY|PRIVATE_KEY)S?$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY|PRIVATE_KEY)S?$", re.IGNORECASE
+)
 
 
 class Commands:
     """Runs commands in a workspace. `writable`: further directories they may write to; "/" is everywhere."""
 
-    def __init__(self, workspace: Workspace, environ: Mapping[str, str], writable: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, workspace: Workspace, environ: Mapping[str, str], writable: tuple[Path, ...] = ()
+    ) -> None:
         self._workspace = workspace
-        self._temporary = tempfile.mkdtemp(prefix="openrouter-agent-")
+        self._temporary = _temporary_directory(environ)
         self._writable = None if Path("/") in writable else [str(path.absolute()) for path in writable]
         self._environ = command_environment(environ, self._temporary)
 
@@ -50,10 +53,10 @@ class Commands:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     async def run(self, command: str, *, seconds: float = SECONDS) -> str:
-        """Run it with /bin/sh. The text has the exit code and what both streams printed, the middle left out."""
+        """Run it with /bin/sh. The text has the exit code and what it printed, without the middle."""
         if not command.strip() or "\0" in command or len(command.encode("utf-8", "replace")) > COMMAND_BYTES:
             raise ToolError(f"the command is empty, holds a NUL or is over {COMMAND_BYTES} bytes.")
-        # A pipe of our own: with asyncio's, the end of a process is told only when nobody holds its pipe any more.
+        # A pipe of our own: asyncio tells the end of a process only when nobody holds its pipe any more.
         ours, theirs = os.pipe()
         output = _Output(ours)
         try:
@@ -98,6 +101,13 @@ async def _ended(process: asyncio.subprocess.Process, output: _Output, seconds: 
     await output.wait(_AFTER_EXIT_SECONDS)
     how = f"exit code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
     return f"[{how}]\n{output.text()}"
+
+
+def _temporary_directory(environ: Mapping[str, str]) -> str:
+    """As `tempfile` makes one, which would load half a dozen modules at every start."""
+    path = f"{environ.get('TMPDIR', '/tmp')}/openrouter-agent-{os.getpid()}-{os.urandom(6).hex()}"  # noqa: S108
+    os.mkdir(path, 0o700)  # noqa: PTH102
+    return path
 
 
 def _signal_name(number: int) -> str:

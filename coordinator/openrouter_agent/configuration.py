@@ -1,7 +1,7 @@
 """What config.toml says about OpenRouter, for a program that has no time for the whole schema.
 
-Owns where the file is looked for and what of it is used here: preferences among providers, attribution, the
-context of a model. A file that cannot be used costs one sentence and never the run: the daemon and
+Owns where the file is looked for and what of it is used here: preferences among providers, attribution,
+the context of a model. A file that cannot be used costs one sentence and never the run: the daemon and
 `coordinator check` are strict, this program is not.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Configuration:
     """What this program takes from the file; without one, what is built in."""
 
     preferences: tuple[PreferenceEntry, ...] = DEFAULT_PREFERENCES
-    attribution: Attribution = Attribution()
+    attribution: Attribution = field(default_factory=Attribution)
     contexts: Mapping[str, int]  # tokens by model
     problems: tuple[str, ...] = ()  # one sentence each
 

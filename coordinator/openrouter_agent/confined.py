@@ -1,8 +1,9 @@
 """Files below one directory, and no others, whatever a path says.
 
-Owns how a path of a model becomes an open file. Each component is opened from the one before without following
-a link; links are followed by hand, so none leads out, also when somebody swaps one in meanwhile. Must not know
-what is done with a file. Every refusal is a `ToolError` with one sentence for the model.
+Owns how a path of a model becomes an open file. Each component is opened from the one before without
+following a link; links are followed by hand, so none leads out, also when somebody swaps one in
+meanwhile. Must not know what is done with a file. Every refusal is a `ToolError` with one sentence for
+the model.
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ class _Walk:
 
 
 def _plain(place: Place, path: str, *, must_exist: bool) -> os.stat_result | None:
-    """The status of a plain file. Raises ToolError for anything else, and for nothing if there must be one."""
+    """The status of a plain file. Raises ToolError for anything else, or if there must be one."""
     with _said_of(path):
         found = place.status()
     if found is None:

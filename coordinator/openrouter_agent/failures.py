@@ -46,7 +46,7 @@ class Patience:
             return None
         wanted = error.retry_after
         if wanted is None:
-            return min(self.base_seconds * 2 ** (attempt - 1), self.longest_seconds)
+            return min(self.base_seconds * 2.0 ** (attempt - 1), self.longest_seconds)
         return wanted if wanted <= self.longest_seconds else None
 
 

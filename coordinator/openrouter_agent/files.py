@@ -1,7 +1,7 @@
 """The tools for files: read, list, write, edit.
 
-Owns how much of a file a model gets to see, and what an edit is. Which files there are for it is decided in
-`confined.py`. Every function returns the text for the model or raises ToolError.
+Owns how much of a file a model gets to see, and what an edit is. Which files there are for it is decided
+in `confined.py`. Every function returns the text for the model or raises ToolError.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A command that may write only below some directories: Landlock, which Linux has for programs without rights.
+"""A command that may write only below some directories, by Landlock, which needs no special rights.
 
-Runs as a program of its own between the agent and the command (`python -I -S landlock.py SPEC`): the rules are
-laid on this process and stay over exec. Reading is free; signals and tracing beyond the command's own processes
-are not, so that it can neither end the agent nor look into its environment. Standard library only, nothing of
-ours, because it starts for each command.
+Runs as a program of its own between the agent and the command (`python -I -S landlock.py SPEC`): the
+rules are laid on this process and stay over exec. Reading is free; signals and tracing beyond the
+command's own processes are not, so that it can neither end the agent nor look into its environment.
+Standard library only, nothing of ours, because it starts for each command.
 """
 
 from __future__ import annotations

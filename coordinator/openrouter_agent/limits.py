@@ -1,7 +1,7 @@
 """How far one run may go.
 
-Owns the limits and the sentence for each that is reached. Looked at before every request: what a request then
-takes comes on top.
+Owns the limits and the sentence for each that is reached. Looked at before every request: what a request
+then takes comes on top.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the program prints: Claude Code's stream of records, or only the result.
 
-Owns the shape of every record, the three formats, and where lines go. Whatever happens to a run, exactly one
-result is printed. Must not decide how a run ends.
+Owns the shape of every record, the three formats, and where lines go. Whatever happens to a run, exactly
+one result is printed. Must not decide how a run ends.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Ending:
 
 
 class Records:
-    """Prints a run's records to standard output and, if there is one, to a file. Raises OSError for the file."""
+    """Prints a run's records to standard output, and to a file if there is one. Raises OSError for that."""
 
     def __init__(self, form: Format, session_id: str, output_file: Path | None = None) -> None:
         self._form = form
-        self._session_id = session_id
+        self.session_id = session_id
         self._file = output_file.open("w", encoding="utf-8") if output_file else None
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Records:
             type="system",
             subtype="init",
             cwd=cwd,
-            session_id=self._session_id,
+            session_id=self.session_id,
             tools=list(tools),
             model=model,
             permissionMode="bypassPermissions",
@@ -92,20 +92,23 @@ class Records:
             "stop_reason": completion.finish_reason,
             "usage": anthropic_usage(completion.usage or ModelUsage()),
         }
-        self._stream(
-            type="assistant", message=message, parent_tool_use_id=None, session_id=self._session_id
-        )
+        self._stream(type="assistant", message=message, parent_tool_use_id=None, session_id=self.session_id)
 
     def tools_answered(self, results: Sequence[ToolResult]) -> None:
         content = [
-            {"type": "tool_result", "tool_use_id": each.call_id, "content": each.text, "is_error": each.is_error}
+            {
+                "type": "tool_result",
+                "tool_use_id": each.call_id,
+                "content": each.text,
+                "is_error": each.is_error,
+            }
             for each in results
         ]
         self._stream(
             type="user",
             message={"role": "user", "content": content},
             parent_tool_use_id=None,
-            session_id=self._session_id,
+            session_id=self.session_id,
         )
 
     def retrying(
@@ -119,21 +122,21 @@ class Records:
             retry_delay_ms=round(delay_seconds * 1000),
             error_status=status,
             error=error,
-            session_id=self._session_id,
+            session_id=self.session_id,
         )
 
     def limited(self, resets_at: int | None) -> None:
         """The provider wants to be left alone until then (seconds since 1970)."""
         info = {"status": "rejected", "resetsAt": resets_at, "rateLimitType": "openrouter"}
-        self._stream(type="rate_limit_event", rate_limit_info=info, session_id=self._session_id)
+        self._stream(type="rate_limit_event", rate_limit_info=info, session_id=self.session_id)
 
     def still_answering(self) -> None:
         """A long answer is coming in."""
-        self._stream(type="system", subtype="status", status="answering", session_id=self._session_id)
+        self._stream(type="system", subtype="status", status="answering", session_id=self.session_id)
 
     def left_out(self, count: int) -> None:
         """Old results of tools no longer fit into the model's context."""
-        self._stream(type="system", subtype="compact_boundary", results=count, session_id=self._session_id)
+        self._stream(type="system", subtype="compact_boundary", results=count, session_id=self.session_id)
 
     def ended(
         self,
@@ -145,7 +148,7 @@ class Records:
         api_duration: float,
         last_text: str,
     ) -> None:
-        """The one result. Durations are in seconds. Text is for a person, who reads errors on standard error."""
+        """The one result. Durations are in seconds. As text an error is not here but on standard error."""
         if ending.error is not None:
             self._synthetic(ending)
         record = {
@@ -159,7 +162,7 @@ class Records:
             "result": ending.text,
             "stop_reason": None,
             "terminal_reason": ending.reason,
-            "session_id": self._session_id,
+            "session_id": self.session_id,
             "total_cost_usd": tally.cost,
             "known_cost_usd": tally.least_cost,
             "usage": anthropic_usage(tally.total),
@@ -175,15 +178,13 @@ class Records:
 
     def _synthetic(self, ending: Ending) -> None:
         message = {
-            "id": f"error-{self._session_id}",
+            "id": f"error-{self.session_id}",
             "role": "assistant",
             "model": SYNTHETIC_MODEL,
             "content": [{"type": "text", "text": ending.text}],
             "usage": anthropic_usage(ModelUsage()),
         }
-        self._stream(
-            type="assistant", message=message, error=ending.error, session_id=self._session_id
-        )
+        self._stream(type="assistant", message=message, error=ending.error, session_id=self.session_id)
 
     def _stream(self, **record: Any) -> None:
         if self._form is Format.STREAM_JSON:
@@ -219,7 +220,9 @@ def encoded(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value, "f") if value.is_finite() else "null"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {encoded(item)}" for key, item in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{json.dumps(str(key))}: {encoded(item)}" for key, item in value.items()) + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(encoded, value)) + "]"
     return json.dumps(value)

@@ -1,7 +1,8 @@
 """One run from its order to its result: puts the parts together, and ends them in order.
 
-Owns the order's meaning and what a signal or the time limit does: the current request or command is stopped, what
-it was charged is looked up for a few seconds, and the result so far is printed. A second signal does not wait.
+Owns the order's meaning and what a signal or the time limit does: the current request or command is
+stopped, what it was charged is looked up for a few seconds, and the result so far is printed. A second
+signal does not wait.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import os
 import signal
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-from adw_modules.openrouter import client as wire_client
+from adw_modules.openrouter.client import OpenRouterClient
+from adw_modules.openrouter.retrying import Patience as ClientPatience
 from adw_modules.openrouter.tolerant import one_line
 from adw_modules.openrouter.wire import KEY_VARIABLE, base_url
 from coordinator.clock import utc_now
 from coordinator.openrouter_agent.agent import Agent, Target
-from coordinator.openrouter_agent.asking import Asking
+from coordinator.openrouter_agent.asking import Asking, Underway
 from coordinator.openrouter_agent.commands import Commands
 from coordinator.openrouter_agent.configuration import Configuration, configured
 from coordinator.openrouter_agent.confined import Workspace
@@ -72,7 +74,7 @@ class _Stop:
 
 
 async def run(order: Order) -> int:
-    """Run it; 1 if its result is an error, else 0. Raises OSError for an output file that cannot be written."""
+    """Run it; 1 if its result is an error, else 0. Raises OSError for an unusable output file."""
     session_id = str(uuid.uuid4())
     records = Records(Format(order.form), session_id, order.output_file)
     began = time.monotonic()
@@ -81,8 +83,7 @@ async def run(order: Order) -> int:
         configuration = configured(order.config, order.environ)
         for problem in configuration.problems:
             print(problem, file=sys.stderr)
-        with contextlib.ExitStack() as stack:
-            agent, ending = await _run(order, configuration, records, tally, session_id, stack)
+        agent, ending = await _run(order, configuration, records, tally)
         if ending.is_error:
             print(ending.text, file=sys.stderr)
         records.ended(
@@ -99,61 +100,67 @@ async def run(order: Order) -> int:
 
 
 async def _run(
-    order: Order,
-    configuration: Configuration,
-    records: Records,
-    tally: Tally,
-    session_id: str,
-    stack: contextlib.ExitStack,
+    order: Order, configuration: Configuration, records: Records, tally: Tally
 ) -> tuple[Agent | None, Ending]:
     """The agent, if there was one, and how it ended."""
-    workspace = Workspace(order.workspace)
-    stack.callback(workspace.close)
-    commands = Commands(workspace, order.environ, order.writable)
-    stack.callback(commands.close)
-    records.started(
-        model=order.model,
-        tools=order.tools,
-        cwd=str(workspace.root),
-        confined=commands.is_confined,
+    with (
+        contextlib.closing(Workspace(order.workspace)) as workspace,
+        contextlib.closing(Commands(workspace, order.environ, order.writable)) as commands,
+    ):
+        confined = commands.is_confined
+        records.started(model=order.model, tools=order.tools, cwd=str(workspace.root), confined=confined)
+        underway = Underway()
+        client = _client(order, configuration, underway)
+        if isinstance(client, Ending):
+            return None, client
+        async with client:
+            asking = Asking(
+                client,
+                underway,
+                records,
+                tally,
+                patience=order.patience,
+                silence_seconds=order.silence_seconds,
+            )
+            agent = _agent(order, configuration, asking, Toolbox(workspace, commands, order.tools))
+            return agent, await _to_end(agent)
+
+
+def _agent(order: Order, configuration: Configuration, asking: Asking, toolbox: Toolbox) -> Agent:
+    return Agent(
+        target=_target(order, configuration, asking.records.session_id),
+        asking=asking,
+        conversation=_conversation(order, configuration),
+        toolbox=toolbox,
+        records=asking.records,
+        tally=asking.tally,
+        limits=Limits(
+            turns=order.max_turns,
+            tokens=order.max_tokens,
+            cost_usd=order.max_cost,
+            seconds=order.seconds,
+        ),
     )
+
+
+def _client(order: Order, configuration: Configuration, underway: Underway) -> OpenRouterClient | Ending:
+    """The client, or the end of the run if key or address cannot be one."""
+    word = "invalid_request"
     try:
-        client = _client(order, configuration)
+        address = base_url(order.environ)
+        word = "authentication_failed"
+        return OpenRouterClient(
+            order.environ.get(KEY_VARIABLE, ""),
+            base_url=address,
+            attribution=configuration.attribution,
+            sleep=asyncio.sleep,
+            now=utc_now,
+            # Tries are counted and told by `Asking`, which also knows what each was charged.
+            patience=ClientPatience(attempts=1, silence_seconds=order.silence_seconds),
+            on_generation=underway.note_generation,
+        )
     except ValueError as error:
-        return None, Ending(
-            subtype=Subtype.ERROR, text=str(error), reason="api_error", error="authentication_failed"
-        )
-    async with client:
-        agent = Agent(
-            target=_target(order, configuration, session_id),
-            asking=Asking(
-                client, records, tally, patience=order.patience, silence_seconds=order.silence_seconds
-            ),
-            conversation=_conversation(order, configuration),
-            toolbox=Toolbox(workspace, commands, order.tools),
-            records=records,
-            tally=tally,
-            limits=Limits(
-                turns=order.max_turns,
-                tokens=order.max_tokens,
-                cost_usd=order.max_cost,
-                seconds=order.seconds,
-            ),
-        )
-        return agent, await _to_end(agent)
-
-
-def _client(order: Order, configuration: Configuration) -> wire_client.OpenRouterClient:
-    """Raises ValueError, with a sentence, for a key or address that cannot be one."""
-    return wire_client.OpenRouterClient(
-        order.environ.get(KEY_VARIABLE, ""),
-        base_url=base_url(order.environ),
-        attribution=configuration.attribution,
-        sleep=asyncio.sleep,
-        now=utc_now,
-        # Tries are counted and told by `Asking`, which also knows what each was charged.
-        patience=wire_client.Patience(attempts=1, silence_seconds=order.silence_seconds),
-    )
+        return Ending(subtype=Subtype.ERROR, text=str(error), reason="api_error", error=word)
 
 
 def _target(order: Order, configuration: Configuration, session_id: str) -> Target:
@@ -202,6 +209,8 @@ def _result_of(task: asyncio.Future[Ending]) -> Ending:
     if error is None:
         return task.result()
     if os.environ.get("COORDINATOR_TRACEBACK"):
+        import traceback
+
         traceback.print_exception(error)
     text = f"The program failed: {type(error).__name__}: {one_line(str(error))}."
     return Ending(subtype=Subtype.ERROR, reason="internal_error", text=text)
@@ -219,7 +228,7 @@ async def _settle(agent: Agent) -> None:
 
 
 @contextlib.contextmanager
-def _stopping(task: asyncio.Future[object], stop: _Stop) -> Iterator[None]:
+def _stopping(task: asyncio.Future[Any], stop: _Stop) -> Iterator[None]:
     """While this lasts, a signal cancels the task."""
     loop = asyncio.get_running_loop()
 

@@ -1,7 +1,7 @@
 """The tool that searches files, in a process of its own: a regular expression may take for ever.
 
-Owns what is searched and how a hit reads. `search` is the tool; `main` is what the child runs. Standard library
-only, because the child starts for each search.
+Owns what is searched and how a hit reads. `search` is the tool; `main` is what the child runs. Standard
+library only, because the child starts for each search.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ HITS = 200
 HIT_CHARACTERS = 300
 FILE_BYTES = 4 << 20  # larger files are not searched
 MEMORY_BYTES = 1 << 30
+_PROJECT = Path(__file__).resolve().parents[2]
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from coordinator.openrouter_agent.searching import main; main()"
@@ -31,15 +32,16 @@ _CHILD = (
 async def search(
     workspace: Workspace, pattern: str, *, path: str = ".", glob: str | None = None, literal: bool = False
 ) -> str:
-    """The lines that match, as PATH:LINE:TEXT. Raises ToolError for a bad pattern, or when it takes too long."""
+    """The lines that match, as PATH:LINE:TEXT. Raises ToolError for a bad or too slow pattern."""
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         if not literal:
-            raise ToolError(f"the pattern is no regular expression ({error}): set literal to true.") from error
-    project = Path(__file__).resolve().parents[2]
+            raise ToolError(
+                f"the pattern is no regular expression ({error}): set literal to true."
+            ) from error
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", "-c", _CHILD, str(project)),
+        *(sys.executable, "-I", "-S", "-c", _CHILD, str(_PROJECT)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -119,7 +121,9 @@ def _names(workspace: Workspace, path: str, glob: str | None) -> list[str]:
         return [shown]
     with workspace.directory(path) as (fd, below):
         all_names = tree(fd, "" if below == "." else below, time.monotonic() + SECONDS)
-        return [name for name in all_names if not name.endswith(("/", "@")) and (not glob or matches(name, glob))]
+        return [
+            name for name in all_names if not name.endswith(("/", "@")) and (not glob or matches(name, glob))
+        ]
 
 
 def _hits(fd: int, name: str, expression: re.Pattern[str], hits: list[str]) -> bool:

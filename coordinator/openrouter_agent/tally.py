@@ -1,6 +1,7 @@
 """What a run has used and what it was charged: by the model that really answered.
 
-Owns the sums. A number that OpenRouter did not tell stays unknown, and makes the total unknown; it is never 0.
+Owns the sums. A number that OpenRouter did not tell stays unknown, and makes the total unknown; it is
+never 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tools a model has: what it is told of them, and what becomes of each call.
 
-Owns names, descriptions and the reading of arguments. A call never raises: whatever is wrong with it comes back
-as one sentence for the model.
+Owns names, descriptions and the reading of arguments. A call never raises: whatever is wrong with it
+comes back as one sentence for the model.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ TOOLS: Mapping[str, Tool] = {
             "limit": Argument(kind="integer", about="number of lines"),
         },
     ),
-    "list_files": Tool(
-        about="List everything below a directory.", arguments={"path": _WHERE, "glob": _GLOB}
-    ),
+    "list_files": Tool(about="List everything below a directory.", arguments={"path": _WHERE, "glob": _GLOB}),
     "search": Tool(
         about="Find lines in files by a Python regular expression.",
         arguments={
@@ -204,7 +202,8 @@ def _typed(name: str, key: str, kind: str, value: Any) -> Any:
     if isinstance(value, float) and kind == "integer" and value.is_integer():
         value = int(value)
     is_wrong_bool = isinstance(value, bool) and kind != "boolean"
-    if is_wrong_bool or not isinstance(value, _TYPES[kind]) or (kind == "number" and not 0 <= value < 1e9):
+    is_wrong_number = isinstance(value, int | float) and not 0 <= value < 1e9
+    if is_wrong_bool or is_wrong_number or not isinstance(value, _TYPES[kind]):
         raise ToolError(f"{name}: the argument {key} has to be of type {kind}.")
     return value
 

@@ -29,7 +29,9 @@ async def fetch(url: str) -> str:
     client = httpx.AsyncClient(timeout=SECONDS, follow_redirects=True, max_redirects=MOST_REDIRECTS)
     try:
         async with client, client.stream("GET", url) as response:
-            return _page(response.status_code, response.headers.get("content-type", ""), await _body(response))
+            return _page(
+                response.status_code, response.headers.get("content-type", ""), await _body(response)
+            )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ToolError(f"{url[:200]} cannot be read: {str(error)[:200] or type(error).__name__}.") from error
 
