@@ -75,7 +75,9 @@ def _lines(file: object) -> Iterator[str]:
         yield text
 
 
-def list_files(workspace: Workspace, path: str = ".", *, glob: str | None = None) -> str:
+def list_files(
+    workspace: Workspace, path: str = ".", *, glob: str | None = None, most: int = LISTED
+) -> str:
     """Everything below `path`, one a line, directories with a slash; links are shown and not followed."""
     until = time.monotonic() + LIST_SECONDS
     found: list[str] = []
@@ -83,14 +85,14 @@ def list_files(workspace: Workspace, path: str = ".", *, glob: str | None = None
         for entry in tree(fd, "" if shown == "." else shown, until):
             if glob is None or matches(entry, glob):
                 found.append(entry)
-            if len(found) > LISTED:
+            if len(found) > most:
                 break
     if not found:
         return "[nothing there]" if glob is None else f"[nothing matches {glob}]"
-    note = [f"[more than {LISTED}: ask for a part]"] if len(found) > LISTED else []
+    note = [f"[more than {most}: ask for a part]"] if len(found) > most else []
     if time.monotonic() > until:
         note.append("[not all: it took too long]")
-    return "\n".join([*found[:LISTED], *note])
+    return "\n".join([*found[:most], *note])
 
 
 def tree(fd: int, prefix: str, until: float, depth: int = 0) -> Iterator[str]:

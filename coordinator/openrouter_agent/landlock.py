@@ -79,6 +79,8 @@ def main() -> None:
     """Become the command of SPEC: {"argv": [...], "write": [directories] or null for everywhere}."""
     spec = json.loads(sys.argv[1])
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an agent that is killed leaves no command behind
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and that would stay over exec
+        signal.signal(number, signal.SIG_DFL)
     abi = version() if spec["write"] is not None else 0
     if abi:
         confine(spec["write"], abi)

@@ -30,7 +30,13 @@ _CHILD = (
 
 
 async def search(
-    workspace: Workspace, pattern: str, *, path: str = ".", glob: str | None = None, literal: bool = False
+    workspace: Workspace,
+    pattern: str,
+    *,
+    path: str = ".",
+    glob: str | None = None,
+    literal: bool = False,
+    seconds: float = SECONDS,
 ) -> str:
     """The lines that match, as PATH:LINE:TEXT. Raises ToolError for a bad or too slow pattern."""
     try:
@@ -55,10 +61,10 @@ async def search(
         "glob": glob,
     }
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             output, _ = await child.communicate(json.dumps(request).encode())
     except TimeoutError:
-        raise ToolError(f"the search took longer than {SECONDS:.0f} s: use a simpler pattern.") from None
+        raise ToolError(f"the search took longer than {seconds:g} s: use a simpler pattern.") from None
     finally:
         if child.returncode is None:
             child.kill()
