@@ -25,7 +25,6 @@ MOST_REPEATS = 5  # of one and the same call that failed each time
 WARN_AT = 3
 MOST_CALLS = 32  # of one answer; the rest is refused
 MOST_NUDGES = 3  # for answers that are empty or were cut off
-SHORTEN_TO = 0.3  # of the context, when the model says that it is full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ class Agent:
         try:
             return await self.asking.ask(self._request())
         except ContextTooLong:
-            left_out = self.conversation.shorten(SHORTEN_TO)
+            left_out = self.conversation.shorten(0)  # all it can: our own estimate was wrong
             if not left_out:
                 raise
             self.records.left_out(left_out)

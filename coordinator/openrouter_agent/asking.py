@@ -114,9 +114,9 @@ class Asking:
     async def _settle_failed(self, error: OpenRouterError) -> None:
         """Count what a failed try was charged, if it can have been."""
         opened = self._underway.answer
-        if opened is None or (error.partial is None and not isinstance(error, NoAnswer)):
+        if opened is None or not _may_be_charged(error):
             self._underway.answer = None
-            return  # refused before any model saw it
+            return
         known = error.partial or opened
         known = replace(known, generation_id=error.generation_id or opened.generation_id)
         self._underway.answer = known
@@ -158,3 +158,8 @@ class Asking:
             status=error.status,
             error=word_for(error),
         )
+
+
+def _may_be_charged(error: OpenRouterError) -> bool:
+    """Whether a model may have worked: an error in place of an answer comes before that."""
+    return isinstance(error, NoAnswer) or (error.partial is not None and error.generation_id is not None)

@@ -42,7 +42,7 @@ class Patience:
         is_broken_off = error.partial is not None or isinstance(error, errors.NoAnswer)
         most = self.broken_off if is_broken_off else self.attempts
         most = min(most, error.most_attempts or most)
-        if not (error.retryable or is_broken_off) or attempt >= most:
+        if not (error.retryable or isinstance(error, errors.NoAnswer)) or attempt >= most:
             return None
         wanted = error.retry_after
         if wanted is None:

@@ -75,9 +75,7 @@ def _lines(file: object) -> Iterator[str]:
         yield text
 
 
-def list_files(
-    workspace: Workspace, path: str = ".", *, glob: str | None = None, most: int = LISTED
-) -> str:
+def list_files(workspace: Workspace, path: str = ".", *, glob: str | None = None, most: int = LISTED) -> str:
     """Everything below `path`, one a line, directories with a slash; links are shown and not followed."""
     until = time.monotonic() + LIST_SECONDS
     found: list[str] = []

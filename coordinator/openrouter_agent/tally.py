@@ -17,10 +17,10 @@ class Tally:
 
     def __init__(self) -> None:
         self._tokens: dict[str, ModelUsage] = {}
-        self._costs: dict[str, Decimal | None] = {}
+        self._costs: dict[str, Decimal] = {}  # as far as they are known
+        self._unpriced: set[str] = set()  # models of which at least one cost is unknown
         self.generation_ids: list[str] = []
         self.providers: list[str] = []
-        self.unknown = 0  # requests that may have been charged, and nobody could say what
 
     def add(
         self,
@@ -33,9 +33,9 @@ class Tally:
     ) -> None:
         """Count one request. `usage` or `cost` None: not told."""
         self._tokens[model] = self._tokens.get(model, ModelUsage()) + (usage or ModelUsage())
-        before = self._costs.get(model, Decimal(0))
-        self._costs[model] = None if before is None or cost is None else before + cost
-        self.unknown += usage is None or cost is None
+        self._costs[model] = self._costs.get(model, Decimal(0)) + (cost or Decimal(0))
+        if usage is None or cost is None:
+            self._unpriced.add(model)
         if generation_id:
             self.generation_ids.append(generation_id)
         if provider and provider not in self.providers:
@@ -48,13 +48,12 @@ class Tally:
     @property
     def cost(self) -> Decimal | None:
         """US dollars charged; None if any part is unknown."""
-        known = [cost for cost in self._costs.values() if cost is not None]
-        return sum(known, Decimal(0)) if len(known) == len(self._costs) else None
+        return None if self._unpriced else self.least_cost
 
     @property
     def least_cost(self) -> Decimal:
         """US dollars charged as far as is known."""
-        return sum((cost for cost in self._costs.values() if cost is not None), Decimal(0))
+        return sum(self._costs.values(), Decimal(0))
 
     def by_model(self) -> dict[str, dict[str, Any]]:
         """The record's `modelUsage`, in Claude's spelling."""
@@ -65,7 +64,7 @@ class Tally:
                 "cacheReadInputTokens": usage.cache_read,
                 "cacheCreationInputTokens": usage.cache_write,
                 "thinkingTokens": usage.reasoning,
-                "costUSD": self._costs[model],
+                "costUSD": None if model in self._unpriced else self._costs[model],
             }
             for model, usage in self._tokens.items()
         }

@@ -64,7 +64,14 @@ def use(workspace: Workspace, commands: Commands):
     return use
 
 
-OUTSIDE = ["../secret.txt", "src/../../secret.txt", "/etc/passwd", "absolute", "upwards", "outside/secret.txt"]
+OUTSIDE = [
+    "../secret.txt",
+    "src/../../secret.txt",
+    "/etc/passwd",
+    "absolute",
+    "upwards",
+    "outside/secret.txt",
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -285,11 +292,15 @@ def test_of_a_long_output_head_and_tail_are_kept(use) -> None:
 
 @pytest.mark.skipif(landlock.version() < 6, reason="this kernel cannot confine a command")
 def test_a_command_writes_nothing_elsewhere_and_signals_nobody(use, root: Path, tmp_path: Path) -> None:
-    answer = use("run_command", command=f"echo x > {tmp_path}/escaped; rm {tmp_path}/secret.txt; kill -9 $PPID")
+    answer = use(
+        "run_command", command=f"echo x > {tmp_path}/escaped; rm {tmp_path}/secret.txt; kill -9 $PPID"
+    )
     assert answer.text.count("ermission denied") == 2
     assert "not permitted" in answer.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.txt", "work"]
-    assert use("run_command", command="echo ok > here; echo ok > $TMPDIR/there; cat here").text.endswith("ok\n")
+    assert use("run_command", command="echo ok > here; echo ok > $TMPDIR/there; cat here").text.endswith(
+        "ok\n"
+    )
 
 
 def test_directories_can_be_opened_to_commands(workspace: Workspace, tmp_path: Path) -> None:
