@@ -81,7 +81,7 @@ class Agent:
         try:
             return await self.asking.ask(self._request())
         except ContextTooLong:
-            left_out = self.conversation.shorten(0)  # all it can: our own estimate was wrong
+            left_out = self.conversation.shorten(0, kept=1)  # our own estimate was wrong
             if not left_out:
                 raise
             self.records.left_out(left_out)

@@ -16,7 +16,7 @@ from coordinator.openrouter_agent.toolbox import ToolResult
 
 CONTEXT_TOKENS = 128_000  # of a model of which nothing else is known
 FULL, ROOMY = 0.80, 0.50  # of the context: when results are left out, and until when
-KEPT_RESULTS = 4  # the newest stay, whatever their size
+KEPT_RESULTS = 4  # the newest stay, whatever their size, unless the model itself says that it is full
 CHARACTERS_PER_TOKEN = 3.5
 LEFT_OUT = "[left out to save room: call the tool again if you need this]"
 
@@ -63,9 +63,12 @@ class Conversation:
         """Leave old results out if the next request would nearly fill the context. How many were."""
         return self.shorten(ROOMY) if self.tokens() > FULL * self._context else 0
 
-    def shorten(self, share: float) -> int:
-        """Leave results out, the oldest first, until the rest is estimated at `share` of the context."""
-        old = [at for at, message in enumerate(self._messages) if message["role"] == "tool"][:-KEPT_RESULTS]
+    def shorten(self, share: float, *, kept: int = KEPT_RESULTS) -> int:
+        """Leave results out, the oldest first, until the rest is estimated at `share` of the context.
+
+        The newest `kept` stay whole. Returns how many were left out.
+        """
+        old = [at for at, message in enumerate(self._messages) if message["role"] == "tool"][:-kept]
         tokens, count = self.tokens(), 0
         for at in old:
             content = self._messages[at]["content"]

@@ -1,4 +1,4 @@
-"""The tools of the OpenRouter agent against a real directory: what they do, and what they refuse in a sentence."""
+"""The tools of the OpenRouter agent on a real directory: what they do, what they refuse in a sentence."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_search_names_file_line_and_text(use) -> None:
 
 def test_a_search_that_takes_for_ever_is_ended(workspace: Workspace, root: Path) -> None:
     (root / "evil.txt").write_text("a" * 60 + "!\n")
-    with pytest.raises(ToolError, match="took longer than 0.3 s"):
+    with pytest.raises(ToolError, match="took longer than"):
         asyncio.run(search(workspace, "(a+)+b", seconds=0.3))
 
 
