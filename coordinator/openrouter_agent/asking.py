@@ -21,7 +21,7 @@ from coordinator.openrouter_agent.tally import Tally
 
 SILENCE_SECONDS = 300.0
 LOOK_UP_SECONDS = 20.0  # for what a broken answer was charged; its record comes a little later
-HEARTBEAT_SECONDS = 60.0  # a long answer is told of, so that nobody takes it for a hanging program
+HEARTBEAT_SECONDS = 60.0  # between signs of a long answer, which is no hanging program
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Asking:
             self.seconds += time.monotonic() - began
 
     async def _once(self, request: ChatRequest) -> Completion:
-        heard = time.monotonic()
+        told = -HEARTBEAT_SECONDS
         async with aclosing(self._client.stream(request)) as events:
             while True:
                 try:
@@ -98,8 +98,8 @@ class Asking:
                     raise StreamCut("the stream ended early") from None
                 if isinstance(event, Completion):
                     return event
-                if time.monotonic() - heard > HEARTBEAT_SECONDS:
-                    heard = time.monotonic()
+                if time.monotonic() - told > HEARTBEAT_SECONDS:
+                    told = time.monotonic()
                     self.records.still_answering()
 
     # The books

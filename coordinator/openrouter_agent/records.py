@@ -131,7 +131,7 @@ class Records:
         self._stream(type="rate_limit_event", rate_limit_info=info, session_id=self.session_id)
 
     def still_answering(self) -> None:
-        """A long answer is coming in."""
+        """An answer is coming in."""
         self._stream(type="system", subtype="status", status="answering", session_id=self.session_id)
 
     def left_out(self, count: int) -> None:
