@@ -79,6 +79,9 @@ def _read(document: Mapping[str, Any], path: Path) -> Configuration:
 
 def _attribution(section: Mapping[str, Any]) -> Attribution:
     named = {key: section[key] for key in ("app_name", "app_url") if isinstance(section.get(key), str)}
+    given = section.get("categories")
+    if isinstance(given, list) and all(isinstance(word, str) for word in given):
+        named["categories"] = tuple(given)
     return replace(Attribution(), **named)
 
 

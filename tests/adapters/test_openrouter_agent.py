@@ -161,12 +161,15 @@ def test_without_tools_it_is_a_plain_completion(work, server) -> None:
     assert "require_parameters" not in body["provider"]
 
 
-def test_preferences_and_context_come_from_the_configuration(work, server, tmp_path: Path) -> None:
+def test_preferences_and_attribution_come_from_the_configuration(work, server, tmp_path: Path) -> None:
     config = tmp_path / "mine.toml"
     config.write_text(
+        '[openrouter]\napp_name = "Ours"\ncategories = ["cloud-agent"]\n'
         '[[openrouter.preferences]]\nmodels = ["moonshotai/*"]\nsort = "price"\nrequire_parameters = false\n'
     )
     work(config=config)
+    sent = server.chats[0].headers
+    assert (sent["x-openrouter-title"], sent["x-openrouter-categories"]) == ("Ours", "cloud-agent")
     assert server.chats[0].body["provider"] == {"sort": "price", "require_parameters": False}
 
 

@@ -77,12 +77,13 @@ def test_the_command_line_of_the_seed_works_as_it_is_shown(start, server, tmp_pa
 
 
 def test_the_short_command_line_of_the_seed_writes_records_into_the_file(
-    start, server, tmp_path: Path
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "test-prompt.txt").write_text("Hi.")
     server.script(Say(), model=MODEL)
-    process = start("--prompt", "test-prompt.txt", "--model", MODEL, "--output-file", "test-output.jsonl")
-    process.communicate(timeout=30)
+    arguments = ["--prompt", "test-prompt.txt", "--model", MODEL, "--output-file", "test-output.jsonl"]
+    assert command.main(arguments, server.environ) == 0
     assert result_of((tmp_path / "test-output.jsonl").read_text())["result"] == "Hello."
 
 
@@ -191,11 +192,11 @@ def test_a_command_line_that_cannot_be_used_is_one_sentence_and_exit_code_2(
     assert said.out == ""
 
 
-def test_an_output_file_that_cannot_be_written_is_one_sentence(start) -> None:
-    process = start("--model", MODEL, "--output-file", "/nowhere/out.jsonl")
-    output, errors = process.communicate("Hi.", timeout=30)
-    assert (process.returncode, output) == (1, "")
-    assert errors == "/nowhere/out.jsonl: no such file or directory.\n"
+def test_an_output_file_that_cannot_be_written_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-p", str(PROJECT / "README.md"), "--model", MODEL, "--output-file", "/nowhere/out.jsonl"]
+    assert command.main(arguments, {}) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "/nowhere/out.jsonl: no such file or directory.\n")
 
 
 def test_every_option_is_in_the_documentation() -> None:
