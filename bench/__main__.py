@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, idle, parser, pipeline, restart, shim, throughput
+from bench import claim, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -28,6 +28,8 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("Idle: answered 304 (no quota), %", "idle_requests_not_modified_percent", "{:.0f}", "100", lambda x: x == 100),
     ("`coordinator --help`, seconds", "help_seconds", "{:.2f}", "< 0.4", lambda x: x < 0.4),
     ("… ratio to a bare Python", "help_ratio", "{:.1f}", "", bool),
+    ("`tools/openrouter-cli.py --help`, seconds", "openrouter_cli_help_seconds", "{:.2f}", "< 0.4", lambda x: x < 0.4),
+    ("… from its start to its first request, seconds", "openrouter_cli_request_seconds", "{:.2f}", "< 0.4", lambda x: x < 0.4),
     ("Ready with 10,000 finished tasks, seconds", "ready_seconds", "{:.2f}", "< 2", lambda x: x < 2),
     ("Killed with 50 live runs and 10,000 ended tasks: the next daemon follows all, seconds", "restart_seconds", "{:.2f}", "< 2", lambda x: x < 2),
     ("… of that adoption: from its first line to the last run found, seconds", "adoption_seconds", "{:.2f}", "< 2", lambda x: x < 2),
@@ -61,6 +63,7 @@ def measure() -> Figures:
     figures |= idle.measure()
     figures |= restart.measure()
     figures |= parser.measure()
+    figures |= openrouter_cli.measure()
     return figures
 
 

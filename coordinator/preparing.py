@@ -94,7 +94,7 @@ def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]
 
 
 def _environment(services: Services, provider: ProviderSettings, run: Run, marker: str) -> dict[str, str]:
-    return worker_environment(
+    env = worker_environment(
         provider,
         services.environ,
         DIALECTS[provider.agent],
@@ -102,6 +102,9 @@ def _environment(services: Services, provider: ProviderSettings, run: Run, marke
         run_dir=Path(run.run_dir),
         attempt=run.attempt,
     )
+    # Our own agent reads its preferences there, and the daemon's file need not be the checkout's.
+    own = {"COORDINATOR_CONFIG": str(services.loaded.path)} if provider.agent == "openrouter-cli" else {}
+    return own | env
 
 
 def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> str:

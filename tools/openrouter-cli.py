@@ -13,5 +13,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _bootstrap.enter("httpx_sse")
-    sys.exit(main())
+    try:
+        _bootstrap.enter("httpx_sse")
+        sys.exit(main())
+    except KeyboardInterrupt:  # while it was still loading: no run, so no result
+        sys.exit(1)

@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
     """Run the program; its exit code."""
     environ = dict(os.environ) if environ is None else environ
     options = _parser().parse_args(arguments)
+    # httpx brings a command line of its own, which would load a renderer of terminals for nothing.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         order = _order(options, environ)
     except UsageError as error:
         return _complain(str(error), EX_USAGE)
-    # httpx brings a command line of its own, which would load a renderer of terminals for nothing.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from adw_modules.openrouter.wire import KEY_VARIABLE
     from coordinator.openrouter_agent.commands import hide
     from coordinator.openrouter_agent.running import run
@@ -49,8 +49,6 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
     hide(KEY_VARIABLE)
     try:
         return asyncio.run(run(order))
-    except KeyboardInterrupt:  # before or after the run itself, which ends in order
-        return EX_ERROR
     except OSError as error:
         return _complain(f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}.", EX_ERROR)
 

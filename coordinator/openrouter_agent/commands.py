@@ -22,7 +22,7 @@ from coordinator.openrouter_agent import landlock
 from coordinator.openrouter_agent.confined import ToolError, Workspace
 
 SECONDS = 120.0
-MOST_SECONDS = 1800.0
+MOST_SECONDS = 600.0  # below the silence after which the daemon takes a run for hanging
 HEAD_BYTES = 12_000
 TAIL_BYTES = 12_000
 COMMAND_BYTES = 100_000  # the kernel takes no argument over 128 KiB

@@ -1,4 +1,4 @@
-"""tools/openrouter-cli.py as a program: its command line, where the prompt comes from, and how it is stopped."""
+"""tools/openrouter-cli.py as a program: its command line, where its prompt comes from, how it is stopped."""
 
 from __future__ import annotations
 
@@ -122,20 +122,20 @@ def test_a_signal_ends_a_command_with_all_it_started(start, server, tmp_path: Pa
     server.script(Say(tool_calls=[wait]), model=MODEL)
     (tmp_path / "prompt.txt").write_text("Work.")
     process = start("-p", "prompt.txt", "--model", MODEL, "--output-format", "json")
-    until(lambda: (tmp_path / "ready").exists())
+    until((tmp_path / "ready").exists)
     process.send_signal(signal.SIGINT)
 
     assert result_of(process.stdout.read())["total_cost_usd"] == server.total_cost
     assert process.wait(timeout=10) == 1
     child = int((tmp_path / "child").read_text())
-    until(lambda: not is_running(child))
+    until(lambda: is_gone(child))
 
 
-def is_running(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
-        return False
+        return True
 
 
 def until(condition) -> None:
