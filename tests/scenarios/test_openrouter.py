@@ -32,7 +32,9 @@ def test_an_issue_is_worked_on_by_a_model_of_openrouter_and_becomes_a_pull_reque
             model=MODEL,
         )
         world: World = a_world(
-            providers__openrouter=PROVIDER, llm={"provider": "openrouter", "model_default": MODEL}
+            providers__openrouter=PROVIDER,
+            llm={"provider": "openrouter", "model_default": MODEL},
+            openrouter={"app_name": "Told by the daemon's own file"},
         )
         (world.folder / "tools").symlink_to(PROJECT / "tools")
         world.environ |= openrouter.environ
@@ -54,3 +56,4 @@ def test_an_issue_is_worked_on_by_a_model_of_openrouter_and_becomes_a_pull_reque
         assert ran == "Created docs/hello.md (17 bytes)."
         assert "docs/" in status
         assert "Say hello" in openrouter.chats[0].body["messages"][1]["content"]
+        assert openrouter.chats[0].headers["x-openrouter-title"] == "Told by the daemon's own file"
