@@ -52,21 +52,17 @@ command_template = [
 pass_env = ["ANTHROPIC_API_KEY"]
 """,
     "codex": """
+# Command and environment are the program's own: docs/agents.md.
 [providers.codex-cli]
 enabled = true
-agent = "generic"
-command_template = [
-    "codex", "exec", "--dangerously-bypass-approvals-and-sandbox",
-    "--model", "{model}",
-    "-",
-]
-pass_env = ["OPENAI_API_KEY"]
+agent = "codex"
+pass_env = ["CODEX_API_KEY"]
 """,
     "gemini": """
+# Command and environment are the program's own: docs/agents.md.
 [providers.gemini-cli]
 enabled = true
-agent = "generic"
-command_template = ["gemini", "--yolo", "--skip-trust", "--model", "{model}"]
+agent = "gemini"
 pass_env = ["GEMINI_API_KEY"]
 """,
 }
