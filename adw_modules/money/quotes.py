@@ -41,7 +41,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """One answer of a price list. `version` names its edition, such that the same one gives the same rates."""
+    """One answer of a price list. `version` names its edition: the same one gives the same rates."""
 
     rates: Rates
     source: PriceSource
