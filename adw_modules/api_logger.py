@@ -11,10 +11,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from adw_modules.tasks.model import Cost, ModelUsage, Usage, UsageSource
+from adw_modules.tasks.model import Cost, ModelCost, ModelUsage, Usage, UsageSource
 
 
 class ClaudeAPILogger:
@@ -67,9 +68,17 @@ class ClaudeAPILogger:
             "model": model,
             **_tokens(usage),
             "usage_source": usage.source.value,
-            "models": {name: _counts(used) for name, used in sorted(usage.by_model.items())},
-            "cost_usd": None if cost.usd is None else format(cost.usd, "f"),
+            "models": {
+                name: _counts(used) | _price(cost.by_model.get(name))
+                for name, used in sorted(usage.by_model.items())
+            },
+            "billing": "subscription" if cost.is_subscription else "api",
+            "cost_usd": _text(cost.usd),
+            "cost_at_least_usd": _text(cost.at_least),
+            "reported_cost_usd": _text(usage.reported_cost_usd),
             "priced_by": cost.priced_by,
+            "price_source": cost.source,
+            "price_version": cost.version,
             "duration_seconds": round(duration_seconds, 3),
             "outcome": str(outcome),
             "exit_code": exit_code,
@@ -97,6 +106,17 @@ def _counts(used: ModelUsage) -> dict[str, int]:
         "cache_write_tokens": used.cache_write,
         "output_tokens": used.output,
     }
+
+
+def _price(cost: ModelCost | None) -> dict[str, str | None]:
+    if cost is None:
+        return {}
+    return {"cost_usd": _text(cost.usd), "price_source": cost.source, "price_version": cost.version}
+
+
+def _text(usd: Decimal | None) -> str | None:
+    """All digits, none of them lost."""
+    return None if usd is None else format(usd, "f")
 
 
 def _append_line(path: Path, line: bytes) -> None:

@@ -253,7 +253,7 @@ class Outbox:
             rule_reason=decision.reason if decision else "",
             usage=usage.total,
             usage_source=usage.source,
-            cost_usd=cost.usd if cost else None,
+            cost=cost,
             duration=run.finished_at - run.started_at if run.finished_at and run.started_at else None,
         )
 

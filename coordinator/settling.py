@@ -15,6 +15,8 @@ from adw_modules.agents.stream import StreamSummary
 from adw_modules.api_logger import ClaudeAPILogger
 from adw_modules.errors import PromptError, WorkspaceError
 from adw_modules.money.pricing import price
+from adw_modules.money.sellers import terms_of
+from adw_modules.money.usage import named
 from adw_modules.tasks import report
 from adw_modules.tasks.model import (
     Cost,
@@ -26,6 +28,7 @@ from adw_modules.tasks.model import (
     RunOutcome,
     Task,
     TaskState,
+    Usage,
 )
 from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run
@@ -62,10 +65,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What an ending came to: outcome, where it takes the task, what it cost."""
+    """What an ending came to: outcome, where it takes the task, what it used and cost."""
 
     outcome: RunOutcome
     verdict: Verdict
+    usage: Usage
     cost: Cost
     at: datetime
 
@@ -180,7 +184,7 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     if not services.store.finish(
         replace(ending.run, started_at=started_at),
         outcome=outcome,
-        usage=ending.summary.usage,
+        usage=settled.usage,
         cost=settled.cost,
         settlement=_settlement(services, ending.task, settled),
         now=settled.at,
@@ -193,11 +197,12 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
         reached(Point.CALL_LOGGED)
     except OSError as error:  # the run is settled; the store has the same figures
         log.warning("the daily log of calls could not be written", error=str(error))
-    _log_finished(ending, settled, services.settings.coordinator.max_attempts)
+    _log_finished(settled, services.settings.coordinator.max_attempts)
 
 
 def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled:
     settings, now = services.settings, services.now()
+    usage, cost = _bill(services, ending)
     return Settled(
         outcome=outcome,
         verdict=after_run(
@@ -207,9 +212,19 @@ def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled
             max_attempts=settings.coordinator.max_attempts,
             now=now,
         ),
-        cost=price(ending.summary.usage, settings.models, provider=ending.run.provider),
+        usage=usage,
+        cost=cost,
         at=now,
     )
+
+
+def _bill(services: Services, ending: Ending) -> tuple[Usage, Cost]:
+    """What the run used, and what that cost at the prices of its time."""
+    loaded, run = services.loaded, ending.run
+    terms = terms_of(run.provider, loaded.settings.providers, model=run.model, config_version=loaded.version)
+    usage = named(ending.summary.usage, terms.asked)
+    began = run.started_at or run.claimed_at
+    return usage, price(usage, loaded.settings.models, at=began, terms=terms)
 
 
 def _settlement(services: Services, task: Task, settled: Settled) -> Settlement:
@@ -236,7 +251,7 @@ def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
         attempt=run.attempt,
         provider=run.provider,
         model=run.model,
-        usage=ending.summary.usage,
+        usage=settled.usage,
         cost=settled.cost,
         duration_seconds=(record.ended_at - record.started_at).total_seconds() if record else 0.0,
         outcome=settled.outcome.outcome.value,
@@ -244,15 +259,15 @@ def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
     )
 
 
-def _log_finished(ending: Ending, settled: Settled, max_attempts: int) -> None:
+def _log_finished(settled: Settled, max_attempts: int) -> None:
     """The lines operators tail for: how it ended, what it took, what happens next."""
-    outcome, verdict, usage = settled.outcome, settled.verdict, ending.summary.usage
+    outcome, verdict, usage = settled.outcome, settled.verdict, settled.usage
     log.info(
         "worker finished",
         outcome=outcome.outcome.value,
         detail=outcome.detail,
         tokens=report.tokens_text(usage.total, usage.source),
-        cost=report.cost_text(settled.cost.usd),
+        cost=report.cost_text(settled.cost),
     )
     match verdict.state:
         case TaskState.RETRY_WAIT if verdict.wake_at:

@@ -44,6 +44,7 @@ from adw_modules.config.values import (
     whole,
 )
 from adw_modules.config.wording import toml
+from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.openrouter import preferences as openrouter
 from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
 
@@ -162,6 +163,8 @@ class ProviderSettings(Section):
     requires_api_key: Flag = False
     api_key_env: Variable | None = None
     agent: Annotated[str, one_of(*DIALECTS)] = "claude"  # or what the program of the template speaks
+    billing: Annotated[Literal["api", "subscription"], one_of("api", "subscription")] = "api"
+    price_list: Annotated[str, one_of(*PRICE_LISTS)] | None = None
     max_concurrent_runs: AtLeast1 | None = None
     env: Variables = Field(default_factory=dict)
     pass_env: tuple[Variable, ...] = ()

@@ -22,6 +22,7 @@ class PriceSource(StrEnum):
     GENAI_PRICES = "genai-prices"  # the price list of that package
     SUBSCRIPTION = "subscription"  # a flat rate: tokens have no price
     UNKNOWN = "unknown"
+    MIXED = "mixed"  # only of a whole run: its models have different sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,14 @@ A *report* is what the program itself says it has used; it settles every call se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 
 # Records of one call stand close together, so only the newest calls must stay open for correction.
 OPEN_CALLS = 1000
+UNNAMED = "unknown"  # the model of a program that does not say which one it used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,19 @@ class _Call:
     model: str
     usage: ModelUsage
     settled: bool = False  # a later report has counted it
+
+
+@dataclass(slots=True)
+class _Prompts:
+    """The prompts of one model's calls that were seen, in tokens."""
+
+    longest: int = 0
+    total: int = 0
+
+    def note(self, before: int, now: int) -> None:
+        """A call's prompt has this many tokens; `before` is what was known of the same call."""
+        self.longest = max(self.longest, now)
+        self.total += now - before
 
 
 class UsageLedger:
@@ -33,14 +47,18 @@ class UsageLedger:
         self._old_calls: dict[str, ModelUsage] = {}  # unsettled ones that left the window
         self._reported: dict[str, ModelUsage] | None = None
         self._reported_cost: Decimal | None = None
+        self._prompts: dict[str, _Prompts] = {}
 
     def call(self, message_id: str, model: str, usage: ModelUsage) -> None:
         """Note one record of one model call. Repeats raise its numbers, never add to them."""
         known = self._calls.get(message_id)
+        prompts = self._prompts.setdefault(model, _Prompts())
         if known is not None:
             usage = _larger(known.usage, usage)
+            prompts.note(known.usage.prompt, usage.prompt)
             self._calls[message_id] = _Call(model=model, usage=usage, settled=known.settled)
             return
+        prompts.note(0, usage.prompt)
         self._calls[message_id] = _Call(model=model, usage=usage)
         if len(self._calls) > OPEN_CALLS:
             self._retire(self._calls.pop(next(iter(self._calls))))
@@ -66,7 +84,17 @@ class UsageLedger:
                 open_calls = _sum(open_calls, {call.model: call.usage})
         by_model = _sum(self._reported or {}, open_calls)
         cost = None if open_calls else self._reported_cost
-        return Usage(source=self._source(open_calls), by_model=by_model, reported_cost_usd=cost)
+        return Usage(
+            source=self._source(open_calls),
+            by_model=by_model,
+            reported_cost_usd=cost,
+            longest_prompt={model: self._longest_prompt(model, used) for model, used in by_model.items()},
+        )
+
+    def _longest_prompt(self, model: str, used: ModelUsage) -> int:
+        """What was reported beyond the calls that were seen may have been a single one."""
+        seen = self._prompts.get(model, _Prompts())
+        return max(seen.longest, used.prompt - seen.total)
 
     def _source(self, open_calls: dict[str, ModelUsage]) -> UsageSource:
         if open_calls:
@@ -98,6 +126,17 @@ def inclusive(
         output=output_total,
         reasoning=min(reasoning, output_total),
     )
+
+
+def named(usage: Usage, asked: str | None) -> Usage:
+    """The usage of a program that does not name its model, under the name it was `asked` to use."""
+    if asked is None or UNNAMED not in usage.by_model:
+        return usage
+    rest = {model: used for model, used in usage.by_model.items() if model != UNNAMED}
+    longest = {model: prompt for model, prompt in usage.longest_prompt.items() if model != UNNAMED}
+    unnamed = usage.by_model[UNNAMED]
+    longest[asked] = max(longest.get(asked, 0), usage.longest_prompt.get(UNNAMED, unnamed.prompt))
+    return replace(usage, by_model=_sum(rest, {asked: unnamed}), longest_prompt=longest)
 
 
 def _sum(left: dict[str, ModelUsage], right: dict[str, ModelUsage]) -> dict[str, ModelUsage]:

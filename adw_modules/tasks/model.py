@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 
+from adw_modules.money.quotes import PriceSource
+
 
 class Priority(IntEnum):
     """How urgent a task is: a smaller number goes first."""
@@ -277,8 +279,13 @@ class ModelUsage:
         return self.cache_write_5m + self.cache_write_1h
 
     @property
+    def prompt(self) -> int:
+        """All that went in, cached or not."""
+        return self.input + self.cache_read + self.cache_write
+
+    @property
     def total(self) -> int:
-        return self.input + self.cache_read + self.cache_write + self.output
+        return self.prompt + self.output
 
     def __add__(self, other: ModelUsage) -> ModelUsage:
         return ModelUsage(
@@ -298,6 +305,8 @@ class Usage:
     source: UsageSource
     by_model: dict[str, ModelUsage] = field(default_factory=dict)
     reported_cost_usd: Decimal | None = None  # the agent's own figure; ours is `Cost`
+    # By model: no single request had a longer prompt (cache included). Not kept: only prices ask for it.
+    longest_prompt: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def total(self) -> ModelUsage:
@@ -308,11 +317,29 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Usage times configured prices, exact. `usd` is None when a price is missing: unknown is not 0."""
+class ModelCost:
+    """What one model's tokens in a run cost. `usd` is None when it is unknown or is not counted in money."""
 
     usd: Decimal | None
-    priced_by: str  # "config" or "unknown: no price for MODEL"
+    source: PriceSource
+    version: str | None = None  # of the price list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a run cost, exact. `usd` is None when any part is unknown: unknown is not 0."""
+
+    usd: Decimal | None
+    priced_by: str  # for people: "config" or "unknown: no price for MODEL"
+    source: PriceSource | None = None  # None: of a time before it was kept
+    version: str | None = None  # of the price list, or of each of them
+    at_least: Decimal | None = None  # the known part of an unknown cost; None when nothing is known
+    by_model: dict[str, ModelCost] = field(default_factory=dict)
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether the run is paid by a flat rate, so that its tokens have no price."""
+        return self.source is PriceSource.SUBSCRIPTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

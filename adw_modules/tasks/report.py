@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from adw_modules.tasks.model import ModelUsage, Outcome, Run, Task, TaskState, UsageSource
+from adw_modules.tasks.model import Cost, ModelUsage, Outcome, Run, Task, TaskState, UsageSource
 
 UNKNOWN = "unknown"  # what is not known is never shown as 0
+SUBSCRIPTION = "subscription"  # tokens of a flat rate have no price
 MAX_COMMENT_CHARS = 20_000
 MAX_FAILURE_LINES = 12
 MAX_SUMMARY_CHARS = 4_000
@@ -41,13 +42,13 @@ _HEADLINE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What the comment says of one run. `cost_usd` None means unknown."""
+    """What the comment says of one run. `cost` None: it has not ended."""
 
     run: Run
     rule_reason: str
     usage: ModelUsage
     usage_source: UsageSource
-    cost_usd: Decimal | None
+    cost: Cost | None
     duration: timedelta | None
 
 
@@ -104,7 +105,7 @@ def _run_row(report: RunReport) -> str:
         f"{run.provider} / {run.model}",
         result,
         tokens_text(report.usage, report.usage_source),
-        cost_text(report.cost_usd),
+        cost_text(report.cost),
         duration_text(report.duration),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -121,7 +122,7 @@ def pull_request_body(task: Task, report: RunReport, summary: str) -> str:
     said = _quote(summary[:MAX_SUMMARY_CHARS]) if summary.strip() else "The agent left no summary."
     made = (
         f"Made by {report.run.provider} / {report.run.model} (attempt {report.run.attempt}, "
-        f"{tokens_text(report.usage, report.usage_source)} tokens in / out, {cost_text(report.cost_usd)}). "
+        f"{tokens_text(report.usage, report.usage_source)} tokens in / out, {cost_text(report.cost)}). "
         "A person has to review it."
     )
     return f"Fixes #{task.issue_number}\n\n{said}\n\n---\n{made}"
@@ -135,9 +136,31 @@ def tokens_text(usage: ModelUsage, source: UsageSource) -> str:
     return f"{about}{usage.total - usage.output:,} / {usage.output:,}"
 
 
-def cost_text(usd: Decimal | None) -> str:
-    """`$0.0123`; `unknown` when a price is missing."""
-    return UNKNOWN if usd is None else f"${usd:.4f}"
+def cost_text(cost: Cost | None) -> str:
+    """`$0.0123`, or `subscription`; where a price is missing `unknown`, or `at least $0.0123`."""
+    if cost is None:
+        return UNKNOWN
+    if cost.is_subscription:
+        return SUBSCRIPTION
+    if cost.usd is None:
+        return UNKNOWN if cost.at_least is None else f"at least {dollars(cost.at_least)}"
+    return dollars(cost.usd)
+
+
+def dollars(usd: Decimal) -> str:
+    """`$1,234.5678`, as people see it: rounded."""
+    return f"${usd:,.4f}"
+
+
+def spent_text(usd: Decimal, runs: int, unknown: int, subscription: int) -> str:
+    """What several runs cost: `$0.0543, 1 of unknown cost and 2 on subscription`."""
+    counted = runs - unknown - subscription
+    parts = [dollars(usd)] if usd or counted or not runs else []
+    if unknown:
+        parts.append(f"{unknown} of unknown cost" if parts or subscription else "unknown cost")
+    if subscription:
+        parts.append(f"{subscription} on subscription" if parts else SUBSCRIPTION)
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def duration_text(duration: timedelta | None) -> str:

@@ -69,6 +69,7 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
                 "output_tokens": totals.tokens.output,
                 "cost_usd": totals.cost_usd,
                 "runs_of_unknown_cost": totals.runs_of_unknown_cost,
+                "runs_on_subscription": totals.runs_on_subscription,
             },
         }
 
@@ -212,13 +213,11 @@ def _foot(facts: dict[str, Any]) -> Iterator[str | Text]:
 def _sums(facts: dict[str, Any]) -> str:
     from rich.markup import escape
 
+    from adw_modules.tasks.report import spent_text
+
     counts = ", ".join(f"{count} {state}" for state, count in facts["counts"].items() if count)
     day = facts["last_24_hours"]
-    unknown = day["runs_of_unknown_cost"]
-    if unknown and unknown == day["runs"]:
-        cost = "unknown cost"
-    else:
-        cost = f"${day['cost_usd']:.4f}" + (f" and {unknown} of unknown cost" if unknown else "")
+    cost = spent_text(day["cost_usd"], day["runs"], day["runs_of_unknown_cost"], day["runs_on_subscription"])
     used = f"{day['input_tokens']:,} tokens in, {day['output_tokens']:,} out, {cost}"
     return escape(f"{counts or 'No tasks yet'}. Last 24 hours: {day['runs']} runs, {used}.")
 

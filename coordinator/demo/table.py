@@ -181,7 +181,7 @@ def _tokens(row: Row) -> str:
 
 
 def _cost(row: Row) -> str:
-    return report.cost_text(row.cost_usd) if row.cost_usd is not None else _not_known(row)
+    return report.dollars(row.cost_usd) if row.cost_usd is not None else _not_known(row)
 
 
 def _not_known(row: Row) -> str:

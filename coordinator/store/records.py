@@ -126,9 +126,10 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the runs that ended in a period used. `cost_usd` is the sum of the known costs only."""
+    """What the runs that ended in a period used. `cost_usd` is the sum of all that is known."""
 
     runs: int
     tokens: ModelUsage
     cost_usd: Decimal
-    runs_of_unknown_cost: int
+    runs_of_unknown_cost: int  # where at least a part is
+    runs_on_subscription: int = 0

@@ -6,16 +6,19 @@ elsewhere; here it is only written, and only while the run is still the live one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
+from adw_modules.money.pricing import EXACT
+from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks.model import (
     Cost,
+    ModelCost,
     ModelUsage,
     Outcome,
     Run,
@@ -86,9 +89,17 @@ _DECISION = (
     .join_from(runs, routing_decisions)
     .where(runs.c.run_id == bindparam("at_run"))
 )
-_MONEY = select(runs.c.usage_source, runs.c.reported_cost_usd, runs.c.cost_usd, runs.c.priced_by).where(
-    runs.c.run_id == bindparam("at_run")
-)
+_MONEY = select(
+    runs.c.usage_source,
+    runs.c.reported_cost_usd,
+    runs.c.cost_usd,
+    runs.c.priced_by,
+    runs.c.price_source,
+    runs.c.price_version,
+).where(runs.c.run_id == bindparam("at_run"))
+_MODEL_COSTS = select(
+    tables.usage.c.model, tables.usage.c.cost_usd, tables.usage.c.price_source, tables.usage.c.price_version
+).where(tables.usage.c.run_id == bindparam("at_run"))
 _TOKENS = select(tables.usage.c.model, *(tables.usage.c[kind] for kind in _KINDS)).where(
     tables.usage.c.run_id == bindparam("at_run")
 )
@@ -96,7 +107,12 @@ _FORGET_TOKENS = delete(tables.usage).where(tables.usage.c.run_id == bindparam("
 _INSERT_TOKENS = insert(tables.usage)
 _ENDED_SINCE = runs.c.finished_at >= bindparam("at_since", type_=runs.c.finished_at.type)
 # The database adds whole numbers exactly, but not money kept as text.
-_COSTS_SINCE = select(runs.c.cost_usd).where(_ENDED_SINCE)
+_COSTS_SINCE = select(runs.c.cost_usd, runs.c.price_source).where(_ENDED_SINCE)
+_PARTS_SINCE = (
+    select(tables.usage.c.cost_usd)
+    .join_from(runs, tables.usage)
+    .where(_ENDED_SINCE, runs.c.cost_usd.is_(None), tables.usage.c.cost_usd.is_not(None))
+)
 _TOKENS_SINCE = (
     select(*(func.coalesce(func.sum(tables.usage.c[kind]), 0) for kind in _KINDS))
     .join_from(runs, tables.usage)
@@ -175,7 +191,7 @@ def settle(
     if conn.execute(_SETTLE_TASK, _settled(run, outcome, usage, settlement, now)).rowcount == 0:
         return False
     conn.execute(_CHANGE_LIVE, _ended(run, outcome, usage, cost, now))
-    _replace_tokens(conn, run.run_id, usage)
+    _replace_tokens(conn, run.run_id, usage, cost)
     return True
 
 
@@ -205,17 +221,33 @@ def cost_of(conn: Connection, run_id: int) -> Cost | None:
     money = conn.execute(_MONEY, {"at_run": run_id}).one_or_none()
     if money is None or money.priced_by is None:
         return None
-    return Cost(usd=money.cost_usd, priced_by=money.priced_by)
+    by_model = {
+        row.model: ModelCost(usd=row.cost_usd, source=row.price_source, version=row.price_version)
+        for row in conn.execute(_MODEL_COSTS, {"at_run": run_id})
+        if row.price_source is not None
+    }
+    known = [each.usd for each in by_model.values() if each.usd]
+    return Cost(
+        usd=money.cost_usd,
+        priced_by=money.priced_by,
+        source=money.price_source,
+        version=money.price_version,
+        at_least=_exact_sum(known) if known and money.cost_usd is None else None,
+        by_model=by_model,
+    )
 
 
 def totals(conn: Connection, since: datetime) -> Totals:
-    costs = conn.execute(_COSTS_SINCE, {"at_since": since}).scalars().all()
-    known = [cost for cost in costs if cost is not None]
+    costs = conn.execute(_COSTS_SINCE, {"at_since": since}).all()
+    known = [row.cost_usd for row in costs if row.cost_usd is not None]
+    parts = conn.execute(_PARTS_SINCE, {"at_since": since}).scalars()
+    flat = sum(row.price_source is PriceSource.SUBSCRIPTION for row in costs)
     return Totals(
         runs=len(costs),
         tokens=_tokens(conn.execute(_TOKENS_SINCE, {"at_since": since}).one()),
-        cost_usd=sum(known, Decimal(0)),
-        runs_of_unknown_cost=len(costs) - len(known),
+        cost_usd=_exact_sum([*known, *parts]),
+        runs_of_unknown_cost=len(costs) - len(known) - flat,
+        runs_on_subscription=flat,
     )
 
 
@@ -264,6 +296,8 @@ def _ended(run: Run, outcome: RunOutcome, usage: Usage, cost: Cost, now: datetim
         "reported_cost_usd": usage.reported_cost_usd,
         "cost_usd": cost.usd,
         "priced_by": cost.priced_by,
+        "price_source": cost.source,
+        "price_version": cost.version,
     } | ({"started_at": run.started_at} if run.started_at else {})
 
 
@@ -276,11 +310,26 @@ def _tokens(row: Sequence[Any]) -> ModelUsage:
     return ModelUsage(**{kind: int(count) for kind, count in zip(_KINDS, row, strict=True)})
 
 
-def _replace_tokens(conn: Connection, run_id: int, usage: Usage) -> None:
+def _replace_tokens(conn: Connection, run_id: int, usage: Usage, cost: Cost | None = None) -> None:
     conn.execute(_FORGET_TOKENS, {"at_run": run_id})
     rows = [
-        {"run_id": run_id, "model": model, **{kind: getattr(tokens, kind) for kind in _KINDS}}
+        {"run_id": run_id, "model": model}
+        | {kind: getattr(tokens, kind) for kind in _KINDS}
+        | _price_of(cost.by_model.get(model) if cost else None)
         for model, tokens in usage.by_model.items()
     ]
     if rows:
         conn.execute(_INSERT_TOKENS, rows)
+
+
+def _price_of(cost: ModelCost | None) -> dict[str, Any]:
+    return {
+        "cost_usd": cost.usd if cost else None,
+        "price_source": cost.source if cost else None,
+        "price_version": cost.version if cost else None,
+    }
+
+
+def _exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    with localcontext(EXACT):
+        return sum(amounts, Decimal(0))

@@ -20,6 +20,7 @@ from sqlalchemy import (
     text,
 )
 
+from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSource
 from coordinator.store.records import OutboxKind, OutboxState
 from coordinator.store.types import (
@@ -118,6 +119,8 @@ runs = Table(
     Column("reported_cost_usd", DecimalText),
     Column("cost_usd", DecimalText),
     Column("priced_by", CleanText),
+    Column("price_source", EnumText(PriceSource)),
+    Column("price_version", CleanText),
     UniqueConstraint("task_id", "token"),
 )
 # The database itself refuses a second live run of a task.
@@ -150,6 +153,9 @@ usage = Table(
     Column("cache_write_1h", BigInteger, nullable=False),
     Column("output", BigInteger, nullable=False),
     Column("reasoning", BigInteger, nullable=False),
+    Column("cost_usd", DecimalText),
+    Column("price_source", EnumText(PriceSource)),
+    Column("price_version", CleanText),
 )
 
 # One row per task and kind, used again and again: `version` only rises, so a late "done" hides no newer news.

@@ -7,6 +7,7 @@ import pty
 import select
 import time
 import tomllib
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_the_default_model_has_its_price_and_the_others_none() -> None:
 
     def cost(model: str) -> Decimal | None:
         usage = Usage(source=UsageSource.REPORTED, by_model={model: used})
-        return price(usage, settings.models, provider=settings.llm.provider).usd
+        return price(usage, settings.models, at=datetime(2026, 11, 21, tzinfo=UTC)).usd
 
     assert cost(settings.llm.model_default) == Decimal("0.30") + 3 + 15 + Decimal("3.75")
     assert {cost(rule.model) for rule in settings.routing.rules} == {None}

@@ -3,6 +3,7 @@
 import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from adw_modules.api_logger import ClaudeAPILogger
-from adw_modules.tasks.model import Cost, ModelUsage, Usage, UsageSource
+from adw_modules.money.quotes import PriceSource
+from adw_modules.tasks.model import Cost, ModelCost, ModelUsage, Usage, UsageSource
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 CATALOG = [
@@ -27,6 +29,19 @@ USAGE = Usage(
 )
 
 
+COST = Cost(
+    usd=Decimal("0.0189200"),
+    priced_by="config",
+    source=PriceSource.CONFIG,
+    version="abc123",
+    by_model={
+        "claude-opus-4-20250514": ModelCost(
+            usd=Decimal("0.0189200"), source=PriceSource.CONFIG, version="abc123"
+        )
+    },
+)
+
+
 def log(logger: ClaudeAPILogger, **fields):
     record = {
         "at": NOON,
@@ -36,7 +51,7 @@ def log(logger: ClaudeAPILogger, **fields):
         "provider": "claude-cli",
         "model": "claude-opus-4",
         "usage": USAGE,
-        "cost": Cost(usd=Decimal("0.0189200"), priced_by="config"),
+        "cost": COST,
         "duration_seconds": 12.34567,
         "outcome": "succeeded",
         "exit_code": 0,
@@ -86,10 +101,18 @@ def test_a_run_is_one_line_with_every_field(tmp_path):
                 "cache_read_tokens": 1600,
                 "cache_write_tokens": 600,
                 "output_tokens": 300,
+                "cost_usd": "0.0189200",
+                "price_source": "config",
+                "price_version": "abc123",
             }
         },
+        "billing": "api",
         "cost_usd": "0.0189200",
+        "cost_at_least_usd": None,
+        "reported_cost_usd": None,
         "priced_by": "config",
+        "price_source": "config",
+        "price_version": "abc123",
         "duration_seconds": 12.346,
         "outcome": "succeeded",
         "exit_code": 0,
@@ -113,6 +136,15 @@ def test_what_is_not_known_is_null_and_not_zero(tmp_path):
         "exit_code",
     )
     assert [record[name] for name in unknown] == [None] * 6
+
+
+def test_a_subscription_has_no_cost_and_says_how_it_is_billed(tmp_path):
+    usage = replace(USAGE, reported_cost_usd=Decimal("0.4"))
+    cost = Cost(usd=None, priced_by="subscription", source=PriceSource.SUBSCRIPTION)
+    record = json.loads(log(ClaudeAPILogger(tmp_path, CATALOG), usage=usage, cost=cost).read_text())
+    assert (record["billing"], record["price_source"]) == ("subscription", "subscription")
+    assert record["cost_usd"] is None
+    assert (record["input_tokens"], record["reported_cost_usd"]) == (2400, "0.4")
 
 
 def test_a_tiny_cost_is_written_without_an_exponent(tmp_path):

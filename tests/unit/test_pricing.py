@@ -1,6 +1,7 @@
-"""Costs are exact sums of tokens times configured prices, or unknown with the reason."""
+"""Costs are exact sums of tokens times the price of the first source that has one, or unknown with the reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adw_modules.money.pricing import price
+from adw_modules.money.pricing import Terms, price
+from adw_modules.money.quotes import PriceSource, Quote, Rates
 from adw_modules.tasks.model import Cost, ModelUsage, Usage, UsageSource
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,45 +31,80 @@ SEED_SONNET = AModel(cost_per_million_cache_read=None, cost_per_million_cache_wr
 RECORDED = ModelUsage(input=2400, cache_read=1600, cache_write_5m=600, output=300)
 
 
+@dataclass(frozen=True)
+class AList:
+    """A price list with one model; above 200,000 prompt tokens the input costs double."""
+
+    name: str
+    source: PriceSource = PriceSource.CATALOGUE
+    rates: Rates = Rates(
+        input=Decimal(1),
+        output=Decimal(2),
+        cache_read=Decimal(1),
+        cache_write_5m=Decimal(1),
+        cache_write_1h=Decimal(1),
+    )
+    is_tiered: bool = False
+
+    def quote(self, model, *, at, prompt_tokens=None):
+        if model != self.name:
+            return None
+        rates = self.rates
+        if self.is_tiered and (prompt_tokens is None or prompt_tokens > 200_000):
+            rates = replace(rates, input=None if prompt_tokens is None else Decimal(2))
+        return Quote(rates=rates, source=self.source, version=f"{self.source} 1")
+
+
+def cost_of(usage: Usage, models=(), **terms) -> Cost:
+    return price(usage, models, at=NOW, terms=Terms(config_version="abc", **terms))
+
+
+def told(cost: Cost) -> tuple[Decimal | None, str]:
+    return cost.usd, cost.priced_by
+
+
 def used(usage: ModelUsage, model: str = "claude-sonnet-4-5", source=UsageSource.REPORTED) -> Usage:
     return Usage(source=source, by_model={model: usage})
 
 
 def test_the_recorded_run_costs_exactly_what_its_four_kinds_cost():
     # 2400 x 3 + 1600 x 0.30 + 600 x 3.75 + 300 x 15 = 14430 millionths
-    assert price(used(RECORDED), [SONNET]) == Cost(usd=Decimal("0.01443"), priced_by="config")
+    cost = cost_of(used(RECORDED), [SONNET])
+    assert told(cost) == (Decimal("0.01443"), "config")
+    assert (cost.source, cost.version) == (PriceSource.CONFIG, "abc")
+    assert cost.by_model["claude-sonnet-4-5"].usd == Decimal("0.01443")
 
 
 def test_without_cache_prices_the_cost_is_an_upper_bound_that_says_so():
     # 2400 x 3 + 1600 x 3 + 600 x 3.75 + 300 x 15 = 18750 millionths
-    cost = price(used(RECORDED), [SEED_SONNET])
+    cost = cost_of(used(RECORDED), [SEED_SONNET])
     assert cost.usd == Decimal("0.01875")
     assert cost.priced_by == "config (cache read at input price, cache write at 1.25 x input price)"
 
 
 def test_one_hour_cache_writes_are_taken_at_twice_the_input_price():
-    cost = price(used(ModelUsage(cache_write_1h=1_000_000)), [SEED_SONNET])
-    assert cost == Cost(usd=Decimal(6), priced_by="config (1 h cache write at 2 x input price)")
+    cost = cost_of(used(ModelUsage(cache_write_1h=1_000_000)), [SEED_SONNET])
+    assert told(cost) == (Decimal(6), "config (1 h cache write at 2 x input price)")
 
 
 def test_one_configured_write_price_holds_for_both_lifetimes():
-    cost = price(used(ModelUsage(cache_write_5m=500_000, cache_write_1h=500_000)), [SONNET])
-    assert cost == Cost(usd=Decimal("3.75"), priced_by="config")
+    cost = cost_of(used(ModelUsage(cache_write_5m=500_000, cache_write_1h=500_000)), [SONNET])
+    assert told(cost) == (Decimal("3.75"), "config")
 
 
 def test_an_unknown_model_has_an_unknown_cost():
-    cost = price(used(RECORDED, "kimi-k2"), [SONNET])
-    assert cost == Cost(usd=None, priced_by="unknown: no price for kimi-k2")
+    cost = cost_of(used(RECORDED, "kimi-k2"), [SONNET])
+    assert told(cost) == (None, "unknown: no price for kimi-k2")
 
 
 def test_one_unknown_model_among_several_makes_the_whole_cost_unknown():
     usage = Usage(source=UsageSource.REPORTED, by_model={"claude-sonnet-4-5": RECORDED, "kimi-k2": RECORDED})
-    assert price(usage, [SONNET]).usd is None
+    assert cost_of(usage, [SONNET]).usd is None
 
 
 def test_a_missing_price_is_unknown_and_never_zero():
-    cost = price(used(RECORDED), [AModel(cost_per_million_output=None)])
-    assert cost == Cost(usd=None, priced_by="unknown: the price of claude-sonnet-4-5 is not complete")
+    cost = cost_of(used(RECORDED), [AModel(cost_per_million_output=None)])
+    assert told(cost) == (None, "unknown: the price of claude-sonnet-4-5 is not complete")
 
 
 def test_a_price_of_zero_is_a_price():
@@ -75,79 +114,164 @@ def test_a_price_of_zero_is_a_price():
         cost_per_million_cache_read=Decimal(0),
         cost_per_million_cache_write=Decimal(0),
     )
-    assert price(used(RECORDED), [free]) == Cost(usd=Decimal(0), priced_by="config")
+    assert told(cost_of(used(RECORDED), [free])) == (Decimal(0), "config")
 
 
 def test_kinds_without_tokens_need_no_price():
     only_output = AModel(
         cost_per_million_input=None, cost_per_million_cache_read=None, cost_per_million_cache_write=None
     )
-    assert price(used(ModelUsage(output=100)), [only_output]).usd == Decimal("0.0015")
+    assert cost_of(used(ModelUsage(output=100)), [only_output]).usd == Decimal("0.0015")
 
 
 def test_models_without_tokens_need_no_price():
     usage = Usage(
         source=UsageSource.REPORTED, by_model={"claude-sonnet-4-5": RECORDED, "kimi-k2": ModelUsage()}
     )
-    assert price(usage, [SONNET]).usd == Decimal("0.01443")
+    assert cost_of(usage, [SONNET]).usd == Decimal("0.01443")
 
 
 def test_a_run_that_reports_no_tokens_costs_nothing():
-    assert price(Usage(source=UsageSource.REPORTED), []) == Cost(usd=Decimal(0), priced_by="config")
+    assert told(cost_of(Usage(source=UsageSource.REPORTED))) == (Decimal(0), "no tokens were used")
 
 
 def test_unknown_usage_has_an_unknown_cost():
-    cost = price(Usage(source=UsageSource.UNKNOWN), [SONNET])
-    assert cost == Cost(usd=None, priced_by="unknown: the run left no token numbers")
+    cost = cost_of(Usage(source=UsageSource.UNKNOWN), [SONNET])
+    assert told(cost) == (None, "unknown: the run left no token numbers")
 
 
 @pytest.mark.parametrize(
-    ("configured", "reported"),
+    ("configured", "reported", "asked"),
     [
-        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929"),
-        ("claude-sonnet-4-5", "claude-sonnet-4-5@20250929"),
-        ("claude-sonnet-4-5", "claude-sonnet-4-5[1m]"),
-        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929[1m]"),
-        ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
-        ("gpt-4o", "gpt-4o-2024-08-06"),
-        ("deepseek/deepseek-chat", "deepseek-chat"),
-        ("claude-opus-4", "anthropic/claude-opus-4"),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", None),  # also what it used beside what was asked
+        ("claude-sonnet-4-5", "claude-sonnet-4-5@20250929", None),
+        ("claude-sonnet-4-5[1m]", "claude-sonnet-4-5-20250929[1m]", None),
+        ("gpt-4o", "gpt-4o-2024-08-06", "gpt-4o"),
+        ("gpt-4o", "gpt-4o", "gpt-4o-2024-08-06"),
+        ("deepseek/deepseek-chat", "deepseek-chat", "deepseek/deepseek-chat"),
+        ("claude-opus-4", "anthropic/claude-opus-4", "claude-opus-4"),
+        ("anthropic/claude-opus-4", "claude-opus-4-20250514", "anthropic/claude-opus-4"),
     ],
 )
-def test_names_that_mean_the_same_model_share_its_price(configured, reported):
-    assert price(used(RECORDED, reported), [AModel(name=configured)]).usd == Decimal("0.01443")
+def test_names_that_certainly_mean_the_same_model_share_its_price(configured, reported, asked):
+    cost = cost_of(used(RECORDED, reported), [AModel(name=configured)], asked=asked)
+    assert cost.usd == Decimal("0.01443")
 
 
 @pytest.mark.parametrize(
-    ("configured", "reported"),
+    ("configured", "reported", "asked"),
     [
-        ("claude-sonnet-4", "claude-sonnet-4-5"),
-        ("claude-opus-4", "claude-opus-4-1"),
-        ("kimi-k2", "kimi-k2:free"),
-        ("gpt-4o", "gpt-4o-mini"),
-        ("model", "model-12345678"),
+        ("claude-sonnet-4", "claude-sonnet-4-5", "claude-sonnet-4"),
+        ("claude-opus-4", "claude-opus-4-1", "claude-opus-4"),
+        ("kimi-k2", "kimi-k2:free", "kimi-k2"),
+        ("kimi-k2:batch", "kimi-k2", "kimi-k2"),
+        ("gpt-4o", "gpt-4o-mini", "gpt-4o"),
+        ("model", "model-12345678", "model"),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5[1m]", "claude-sonnet-4-5"),  # other prices
+        ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5", "claude-sonnet-4-5"),  # another snapshot, perhaps
+        ("gpt-4o", "gpt-4o-2024-05-13", "gpt-5"),  # that snapshot cost twice as much
+        ("deepseek/deepseek-chat", "deepseek-chat", None),  # a seller's price is his own
+        ("moonshotai/kimi-k2", "groq/kimi-k2", "moonshotai/kimi-k2"),
+        ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5-20250929", None),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5-20251399", None),  # no date
     ],
 )
-def test_names_that_only_look_alike_do_not(configured, reported):
-    assert price(used(RECORDED, reported), [AModel(name=configured)]).usd is None
+def test_names_that_only_look_alike_do_not(configured, reported, asked):
+    assert cost_of(used(RECORDED, reported), [AModel(name=configured)], asked=asked).usd is None
 
 
-def test_the_very_name_wins_over_a_similar_one():
+def test_the_very_name_wins_over_the_one_that_was_asked_for():
     dear = AModel(name="anthropic/claude-sonnet-4-5", cost_per_million_input=Decimal(1000))
-    assert price(used(RECORDED), [dear, SONNET]).usd == Decimal("0.01443")
+    cost = cost_of(used(RECORDED), [dear, SONNET], asked="anthropic/claude-sonnet-4-5")
+    assert cost.usd == Decimal("0.01443")
 
 
-def test_similar_names_with_different_prices_are_not_guessed_between():
-    models = [AModel(name="a/model"), AModel(name="b/model", cost_per_million_input=Decimal(1))]
-    cost = price(used(RECORDED, "model"), models)
-    assert cost == Cost(usd=None, priced_by="unknown: several prices fit model")
+def test_two_prices_for_one_name_are_not_guessed_between():
+    models = [AModel(provider="a"), AModel(provider="b", cost_per_million_input=Decimal(1))]
+    assert told(cost_of(used(RECORDED), models)) == (None, "unknown: several prices fit claude-sonnet-4-5")
+    assert cost_of(used(RECORDED), models, rivals=frozenset({"b"})).usd == Decimal("0.01443")
 
 
-def test_the_runs_own_provider_has_the_right_price():
-    models = [SONNET, AModel(provider="openrouter", cost_per_million_input=Decimal(4))]
-    assert price(used(RECORDED), models).usd is None
-    assert price(used(RECORDED), models, provider="claude-cli").usd == Decimal("0.01443")
-    assert price(used(RECORDED), models, provider="openrouter").usd == Decimal("0.01683")
+# -- the order of the sources -----------------------------------------------------------------------------
+
+CHARGED = replace(used(RECORDED), reported_cost_usd=Decimal("0.5"))
+CATALOGUE = AList("claude-sonnet-4-5")
+LISTED = AList("claude-sonnet-4-5", PriceSource.GENAI_PRICES)
+NO_PRICE = AModel(
+    cost_per_million_input=None,
+    cost_per_million_output=None,
+    cost_per_million_cache_read=None,
+    cost_per_million_cache_write=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "models", "terms", "source", "version"),
+    [
+        (CHARGED, [SONNET], {"is_subscription": True, "reports_charge": True}, "subscription", None),
+        (CHARGED, [SONNET], {"reports_charge": True, "books": (CATALOGUE,)}, "reported", None),
+        (CHARGED, [SONNET], {"books": (CATALOGUE, LISTED)}, "config", "abc"),
+        (CHARGED, [NO_PRICE], {"books": (CATALOGUE, LISTED)}, "catalogue", "catalogue 1"),
+        (CHARGED, [], {"books": (AList("other"), LISTED)}, "genai-prices", "genai-prices 1"),
+        (CHARGED, [], {"books": (AList("claude-sonnet-4-5:batch"),)}, "unknown", None),
+        (used(RECORDED), [], {"reports_charge": True}, "unknown", None),
+    ],
+)
+def test_the_first_source_that_has_a_price_is_taken(usage, models, terms, source, version):
+    cost = cost_of(usage, models, **terms)
+    assert (cost.source, cost.version) == (source, version)
+    assert (cost.usd is None) == (source in {"unknown", "subscription"})
+    assert cost.by_model["claude-sonnet-4-5"].source == source
+
+
+def test_a_source_that_lacks_a_price_that_is_needed_leaves_the_model_to_the_next_one():
+    cost = cost_of(used(RECORDED), [AModel(cost_per_million_output=None)], books=(CATALOGUE,))
+    assert (cost.source, cost.usd) == (PriceSource.CATALOGUE, Decimal("0.0052"))
+
+
+def test_a_price_for_each_request_makes_the_cost_unknown_because_nobody_counts_them():
+    paid_by_request = replace(CATALOGUE.rates, request=Decimal("0.01"))
+    assert cost_of(used(RECORDED), books=(AList("claude-sonnet-4-5", rates=paid_by_request),)).usd is None
+
+
+def test_several_models_have_a_source_each_and_the_run_has_them_all():
+    usage = Usage(source=UsageSource.REPORTED, by_model={"claude-sonnet-4-5": RECORDED, "kimi-k2": RECORDED})
+    cost = cost_of(usage, [SONNET], books=(AList("kimi-k2"),))
+    assert (cost.source, cost.version) == (PriceSource.MIXED, "abc, catalogue 1")
+    assert cost.priced_by == "config + catalogue"
+    assert {name: each.source for name, each in cost.by_model.items()} == {
+        "claude-sonnet-4-5": PriceSource.CONFIG,
+        "kimi-k2": PriceSource.CATALOGUE,
+    }
+    assert cost.usd == Decimal("0.01443") + Decimal("0.0052")
+
+
+def test_the_known_part_of_an_unknown_cost_stays_visible():
+    usage = Usage(source=UsageSource.REPORTED, by_model={"claude-sonnet-4-5": RECORDED, "kimi-k2": RECORDED})
+    cost = cost_of(usage, [SONNET])
+    assert (cost.usd, cost.at_least) == (None, Decimal("0.01443"))
+    assert cost.by_model["claude-sonnet-4-5"].usd == Decimal("0.01443")
+    assert cost.by_model["kimi-k2"].source is PriceSource.UNKNOWN
+
+
+def test_a_charge_for_several_models_is_not_split_by_guessing():
+    usage = Usage(
+        source=UsageSource.REPORTED,
+        by_model={"a": RECORDED, "b": RECORDED},
+        reported_cost_usd=Decimal("0.5"),
+    )
+    cost = cost_of(usage, reports_charge=True)
+    assert cost.usd == Decimal("0.5")
+    assert {each.usd for each in cost.by_model.values()} == {None}
+
+
+def test_a_tier_counts_only_when_it_is_certain_which_one_the_requests_were_in():
+    many = ModelUsage(input=1_000_000)
+    tiered = (AList("claude-sonnet-4-5", is_tiered=True),)
+    assert cost_of(used(many), books=tiered).usd is None
+    short = replace(used(many), longest_prompt={"claude-sonnet-4-5": 150_000})
+    assert cost_of(short, books=tiered).usd == 1
+    assert cost_of(used(ModelUsage(input=200_000)), books=tiered).usd == Decimal("0.2")
 
 
 tokens = st.integers(0, 10**15)
@@ -165,7 +289,7 @@ models = st.builds(
 
 
 def dollars(usage: ModelUsage, model: AModel) -> Fraction:
-    cost = price(used(usage), [model]).usd
+    cost = cost_of(used(usage), [model]).usd
     assert cost is not None
     return Fraction(cost)
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks import report
-from adw_modules.tasks.model import ModelUsage, Outcome, TaskState, UsageSource
+from adw_modules.tasks.model import Cost, ModelUsage, Outcome, TaskState, UsageSource
 from adw_modules.tasks.report import RunReport
 from tests.builders import a_run, a_task, later
 
@@ -18,7 +20,7 @@ def a_report(**changes) -> RunReport:
         "rule_reason": "Critical tasks get the best model",
         "usage": ModelUsage(input=2400, cache_read=1600, cache_write_5m=600, output=300),
         "usage_source": UsageSource.REPORTED,
-        "cost_usd": Decimal("0.0189"),
+        "cost": Cost(usd=Decimal("0.0189"), priced_by="config"),
         "duration": timedelta(seconds=4.2),
     }
     return RunReport(**{**values, **changes})
@@ -46,9 +48,39 @@ def test_the_marker_is_there_whatever_the_state() -> None:
 
 
 def test_unknown_tokens_and_cost_are_never_shown_as_zero() -> None:
-    unknown = a_report(usage=ModelUsage(), usage_source=UsageSource.UNKNOWN, cost_usd=None)
+    unknown = a_report(usage=ModelUsage(), usage_source=UsageSource.UNKNOWN, cost=None)
     text = report.comment(a_task(state=TaskState.RUNNING), [unknown])
     assert "| unknown | unknown |" in text
+
+
+def test_a_run_on_a_subscription_shows_its_tokens_and_the_word_instead_of_money() -> None:
+    cost = Cost(usd=None, priced_by="subscription", source=PriceSource.SUBSCRIPTION)
+    text = report.comment(a_task(state=TaskState.SUCCEEDED), [a_report(cost=cost)])
+    assert "| 4,600 / 300 | subscription |" in text
+    body = report.pull_request_body(a_task(), a_report(cost=cost), "")
+    assert "4,600 / 300 tokens in / out, subscription)" in body
+
+
+def test_what_is_known_of_an_unknown_cost_is_said() -> None:
+    cost = Cost(usd=None, priced_by="unknown: no price for x", at_least=Decimal("1234.5"))
+    assert report.cost_text(cost) == "at least $1,234.5000"
+
+
+@pytest.mark.parametrize(
+    ("usd", "runs", "unknown", "subscription", "text"),
+    [
+        ("0", 0, 0, 0, "$0.0000"),
+        ("0.0543", 3, 0, 0, "$0.0543"),
+        ("0.0543", 3, 1, 0, "$0.0543 and 1 of unknown cost"),
+        ("0.0543", 5, 1, 2, "$0.0543, 1 of unknown cost and 2 on subscription"),
+        ("0", 2, 2, 0, "unknown cost"),
+        ("0.01", 2, 2, 0, "$0.0100 and 2 of unknown cost"),  # what is known of them
+        ("0", 2, 0, 2, "subscription"),
+        ("0", 3, 1, 2, "1 of unknown cost and 2 on subscription"),
+    ],
+)
+def test_a_sum_counts_what_has_no_price_instead_of_adding_nothing(usd, runs, unknown, subscription, text):
+    assert report.spent_text(Decimal(usd), runs, unknown, subscription) == text
 
 
 def test_a_failure_shows_exit_code_cause_and_last_lines() -> None:
