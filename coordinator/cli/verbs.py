@@ -9,6 +9,7 @@ import typer
 from coordinator.cli import (
     backup,
     check,
+    costs,
     demo,
     doctor,
     init,
@@ -39,6 +40,7 @@ for register in (
     run.register,
     status.register,
     why.register,
+    costs.register,
     logs.register,
     operate.register,
     providers.register,

@@ -7,7 +7,7 @@ Every method raises StoreError, in one sentence, when the database cannot do its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from adw_modules.errors import IllegalTransition
+from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
@@ -32,7 +33,7 @@ from adw_modules.tasks.model import (
     Usage,
 )
 from coordinator.faultpoints import Point, reached
-from coordinator.store import audit, control, outbox, runs, schema, tasks
+from coordinator.store import audit, control, costs, outbox, runs, schema, tasks
 from coordinator.store.database import Database, open_database
 from coordinator.store.records import (
     PAUSED,
@@ -423,6 +424,15 @@ class Store:
         """Tokens and cost of the runs that ended since then."""
         with self._database.read() as conn:
             return runs.totals(conn, since)
+
+    def costs(self, by: Sequence[Grouping], period: Period, *, own_prefix: str = "") -> Report:
+        """What the runs that ended in a period cost. Labels that begin with `own_prefix` do not count."""
+
+        def is_shown(label: str) -> bool:
+            return not own_prefix or not label.startswith(own_prefix)
+
+        with self._database.read() as conn:
+            return costs.report_of(conn, by, period, is_shown)
 
     @staticmethod
     def _enqueue(conn: Connection, task_id: int, kinds: tuple[str, ...], now: datetime) -> None:

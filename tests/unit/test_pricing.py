@@ -1,4 +1,4 @@
-"""Costs are exact sums of tokens times the price of the first source that has one, or unknown with the reason."""
+"""Costs are exact sums of tokens times the price of the first source that has one, or unknown."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,19 +31,22 @@ SEED_SONNET = AModel(cost_per_million_cache_read=None, cost_per_million_cache_wr
 RECORDED = ModelUsage(input=2400, cache_read=1600, cache_write_5m=600, output=300)
 
 
+RATES = Rates(
+    input=Decimal(1),
+    output=Decimal(2),
+    cache_read=Decimal(1),
+    cache_write_5m=Decimal(1),
+    cache_write_1h=Decimal(1),
+)
+
+
 @dataclass(frozen=True)
 class AList:
     """A price list with one model; above 200,000 prompt tokens the input costs double."""
 
     name: str
     source: PriceSource = PriceSource.CATALOGUE
-    rates: Rates = Rates(
-        input=Decimal(1),
-        output=Decimal(2),
-        cache_read=Decimal(1),
-        cache_write_5m=Decimal(1),
-        cache_write_1h=Decimal(1),
-    )
+    rates: Rates = RATES
     is_tiered: bool = False
 
     def quote(self, model, *, at, prompt_tokens=None):
