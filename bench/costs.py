@@ -55,6 +55,7 @@ def filled(path: Path) -> Store:
     special = {
         "run_id": "i",
         "token": "i",
+        "price_source": "'config'",
         "rule": "'rule-' || (i % 5)",
         "finished_at": "strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', '+' || (i * 613) || ' seconds')",
         "cost_usd": "printf('0.%09d', i * 7919 % 1000000000)",

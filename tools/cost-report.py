@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What runs cost by day, model, rule, task, label, repository or provider: `coordinator costs` as a script."""
+"""What runs cost by day, model, rule, task, label, repository or provider: as `coordinator costs`."""
 
 import sys
 

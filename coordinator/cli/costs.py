@@ -1,4 +1,4 @@
-"""`coordinator costs`: what runs cost, by whatever is asked for. Reads the store, beside a daemon or without."""
+"""`coordinator costs`: what runs cost, by whatever is asked for. Reads the store, beside a daemon or not."""
 
 from __future__ import annotations
 

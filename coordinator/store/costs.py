@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
+    exists,
     func,
     literal,
     not_,
@@ -56,12 +57,16 @@ _EACH_MODEL = usage.alias("each_model")
 
 _IS_FLAT = func.coalesce(runs.c.price_source, "") == PriceSource.SUBSCRIPTION.value
 _HAS_COST = runs.c.cost_usd.is_not(None)
+# Any other source has priced each model by itself. Said so that few runs have their models counted.
+_MAY_BE_WHOLE = or_(runs.c.price_source.is_(None), runs.c.price_source == PriceSource.REPORTED)
 _MODELS = (
     select(func.count())
     .select_from(_EACH_MODEL)
     .where(_EACH_MODEL.c.run_id == runs.c.run_id)
     .scalar_subquery()
 )
+_TOLD_NO_MODEL = not_(exists().where(_EACH_MODEL.c.run_id == runs.c.run_id))
+_NO_COUNTS = (literal(0),) * 4
 _PRICED_MODELS = (
     select(func.count(_EACH_MODEL.c.cost_usd)).where(_EACH_MODEL.c.run_id == runs.c.run_id).scalar_subquery()
 )
@@ -76,21 +81,23 @@ def report_of(
         conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     where = _within(period)
     keys = _keys(conn, by, period, where)
-    groups = list(_groups(conn, keys, where, by))
+    groups = list(_by_model(conn, keys, where) if Grouping.MODEL in by else _by_run(conn, keys, where))
+    total = _total(conn, by, groups, where)
     if Grouping.LABEL in by:
         place = by.index(Grouping.LABEL)
         groups = list(once_per_label(groups, place, _labels(groups, place, is_shown)))
-    whole = list(_by_run(conn, {}, where))
-    return report(by, period, groups, sum((part.figures for part in whole), Figures()))
+    return report(by, period, groups, total)
 
 
-def _groups(
-    conn: Connection,
-    keys: dict[Grouping, ColumnElement[Any]],
-    where: ColumnElement[bool],
-    by: Sequence[Grouping],
-) -> Iterator[Group]:
-    return _by_model(conn, keys, where) if Grouping.MODEL in by else _by_run(conn, keys, where)
+def _total(
+    conn: Connection, by: Sequence[Grouping], groups: Sequence[Group], where: ColumnElement[bool]
+) -> Figures:
+    """Of all runs. A run that used two models is in two groups and counts once, so runs are counted again."""
+    summed = sum((part.figures for part in groups), Figures())
+    if Grouping.MODEL not in by:
+        return summed
+    counted = [*_counted(conn, {}, where), *_parts_of_unknown(conn, where)]
+    return replace(sum((part.figures for part in counted), Figures()), tokens=summed.tokens)
 
 
 # -- statements -------------------------------------------------------------------------------------------
@@ -100,13 +107,24 @@ def _by_run(
     conn: Connection, keys: dict[Grouping, ColumnElement[Any]], where: ColumnElement[bool]
 ) -> Iterator[Group]:
     """Rows without models: the runs, then their tokens and what is known of unknown costs."""
-    counted = _selected(keys, runs, *_counts(runs.c.cost_usd.is_(None)), _amounts(runs.c.cost_usd))
-    for row in conn.execute(counted.where(where)):
-        yield _group(row, len(keys))
+    yield from _counted(conn, keys, where)
     part = case((runs.c.cost_usd.is_(None), _text(usage.c.cost_usd)))
-    tokens = _selected(keys, runs.join(usage), *_no_counts(), _amounts(part), *_tokens())
-    for row in conn.execute(tokens.where(where)):
-        yield _group(row, len(keys))
+    yield from _rows(
+        conn, keys, _selected(keys, runs.join(usage), *_NO_COUNTS, _amounts(part), *_tokens()), where
+    )
+
+
+def _counted(
+    conn: Connection, keys: dict[Grouping, ColumnElement[Any]], where: ColumnElement[bool]
+) -> Iterator[Group]:
+    of_runs = (*_counts(runs.c.cost_usd.is_(None)), _amounts(runs.c.cost_usd))
+    return _rows(conn, keys, _selected(keys, runs, *of_runs), where)
+
+
+def _parts_of_unknown(conn: Connection, where: ColumnElement[bool]) -> Iterator[Group]:
+    """What is known of costs that are not known as a whole."""
+    parts = _selected({}, runs.join(usage), *_NO_COUNTS, _amounts(usage.c.cost_usd))
+    return _rows(conn, {}, parts.where(runs.c.cost_usd.is_(None)), where)
 
 
 def _by_model(
@@ -119,17 +137,25 @@ def _by_model(
     )
     is_unknown = and_(usage.c.cost_usd.is_(None), or_(runs.c.cost_usd.is_(None), _MODELS > 1))
     each = _selected(keys, runs.join(usage), *_counts(is_unknown), _amounts(amount), *_tokens())
-    untold_keys = _with_model(keys, runs.c.model)
-    untold = _selected(
-        untold_keys, runs, *_counts(runs.c.cost_usd.is_(None)), _amounts(runs.c.cost_usd)
-    ).where(_MODELS == 0)
-    unsplit_keys = _with_model(keys, literal(SEVERAL_MODELS))
-    unsplit = _selected(unsplit_keys, runs, *_no_counts(), _amounts(runs.c.cost_usd)).where(
-        _HAS_COST, _MODELS > 1, _PRICED_MODELS == 0
+    routed = _with_model(keys, runs.c.model)
+    of_run = (*_counts(runs.c.cost_usd.is_(None)), _amounts(runs.c.cost_usd))
+    untold = _selected(routed, runs, *of_run).where(_TOLD_NO_MODEL)
+    several = _with_model(keys, literal(SEVERAL_MODELS))
+    unsplit = _selected(several, runs, *_NO_COUNTS, _amounts(runs.c.cost_usd)).where(
+        _HAS_COST, _MAY_BE_WHOLE, _MODELS > 1, _PRICED_MODELS == 0
     )
     for statement in (each, untold, unsplit):
-        for row in conn.execute(statement.where(where)):
-            yield _group(row, len(keys))
+        yield from _rows(conn, keys, statement, where)
+
+
+def _rows(
+    conn: Connection,
+    keys: dict[Grouping, ColumnElement[Any]],
+    statement: Select[Any],
+    where: ColumnElement[bool],
+) -> Iterator[Group]:
+    for row in conn.execute(statement.where(where)):
+        yield _group(row, len(keys))
 
 
 def _selected(
@@ -148,10 +174,6 @@ def _counts(is_unknown: ColumnElement[bool]) -> tuple[ColumnElement[Any], ...]:
         _number_of(and_(is_unknown, not_(_IS_FLAT))),
         _number_of(_IS_FLAT),
     )
-
-
-def _no_counts() -> tuple[ColumnElement[Any], ...]:
-    return (literal(0),) * 4
 
 
 def _number_of(condition: ColumnElement[bool]) -> ColumnElement[Any]:
