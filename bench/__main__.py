@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
+from bench import claim, costs, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -41,6 +41,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("Reading 200 MB of Claude's stream, ratio to `json.loads` of each line", "parser_ratio", "{:.2f}", "≥ 0.5", lambda x: x >= 0.5),
     ("… MB per second", "parser_mb_per_second", "{:.0f}", "", bool),
     ("… memory that grows with it, MB", "parser_rss_growth_mb", "{:.1f}", "< 20", lambda x: x < 20),
+    ("Cost report by day and model over 100,000 usages, seconds", "cost_report_seconds", "{:.2f}", "< 1", lambda x: x < 1),
+    ("… ratio to a bare SELECT of the same rows", "cost_report_ratio", "{:.1f}", "", bool),
+    ("… as `coordinator costs --json`, the whole command, seconds", "cost_command_seconds", "{:.2f}", "", bool),
 ]  # fmt: skip
 
 HEAD = """\
@@ -64,6 +67,7 @@ def measure() -> Figures:
     figures |= restart.measure()
     figures |= parser.measure()
     figures |= openrouter_cli.measure()
+    figures |= costs.measure()
     return figures
 
 
