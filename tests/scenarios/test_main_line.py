@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from world import BOT, LABEL, REPO, TOKEN, WRITE, Result, World, program
+from world import BOT, LABEL, REPO, TOKEN, WRITE, Result, World, program, scripted_agent
 
 from coordinator.environment import ALLOWED
 
@@ -204,3 +204,28 @@ def test_closing_and_reopening_a_finished_issue_does_not_run_it_again(world: Wor
     assert world.result(number) == Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
     world.relabel(number)
     world.until(lambda: len(world.runs(number)) == 2, "the run after the label was applied again")
+
+
+def test_a_run_on_a_subscription_shows_tokens_and_no_money_anywhere(a_world) -> None:
+    provider = scripted_agent() | {"billing": "subscription"}
+    world: World = a_world(models=[PRICED], **{"providers.claude-cli": provider})
+    number = world.issue(WRITE)
+    world.start()
+    world.until_state(number, "succeeded")
+    finished = world.until_logged("worker finished")
+    world.until_quiet()
+    world.stop()
+
+    (run,) = world.runs(number)
+    cost = world.store.cost_of(run.run_id)
+    assert cost is not None
+    assert (cost.usd, cost.source, cost.priced_by) == (None, "subscription", "subscription")
+    assert finished["cost"] == "subscription"
+    (pull,) = world.pulls(number)
+    for text in (world.comment(number), pull.body or ""):
+        assert "subscription" in text
+        assert "$" not in text
+    (calls,) = (world.state_dir / "logs" / "api").glob("api-calls-????-??-??.jsonl")
+    (call,) = map(json.loads, calls.read_text().splitlines())
+    assert (call["billing"], call["cost_usd"], call["price_source"]) == ("subscription", None, "subscription")
+    assert call["output_tokens"] > 0
