@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
+from adw_modules.catalogue.changes import Change
 from adw_modules.tasks.model import ModelUsage, Task, TaskState
 
 DAEMON = "daemon"  # key in the daemon state: "running", and "ended" once it has ended in order
@@ -121,6 +122,56 @@ class EventRecord:
     task_id: int | None
     run_id: int | None
     kind: str
+    text: str
+
+
+class SyncResult(StrEnum):
+    """What came of asking for the catalogue."""
+
+    SYNCED = "synced"
+    UNCHANGED = "unchanged"  # OpenRouter said that it is the one we have
+    FAILED = "failed"  # the last one stays in force
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRecord:
+    """One attempt to read the catalogue. `models` and `left_out` count rows; None when there was no list."""
+
+    sync_id: int
+    at: datetime
+    result: SyncResult
+    etag: str | None
+    models: int | None
+    left_out: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRecord:
+    """A change of the catalogue with the sync that saw it."""
+
+    sync_id: int
+    at: datetime
+    change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResearchRecord:
+    """One answer of the weekly research. `data` is plain JSON data; `problem` says why there is none."""
+
+    at: datetime
+    source: str
+    problem: str | None
+    data: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRecord:
+    """A model that appeared, not told on GitHub yet."""
+
+    alert_id: int
+    at: datetime
+    model_id: str
     text: str
 
 

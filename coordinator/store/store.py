@@ -7,7 +7,7 @@ Every method raises StoreError, in one sentence, when the database cannot do its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,10 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
+from adw_modules.catalogue.book import PriceRecord
+from adw_modules.catalogue.changes import Change
+from adw_modules.catalogue.model import CatalogueModel
+from adw_modules.catalogue.rankings import RunResult
 from adw_modules.errors import IllegalTransition
 from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.tasks.model import (
@@ -33,17 +37,22 @@ from adw_modules.tasks.model import (
     Usage,
 )
 from coordinator.faultpoints import Point, reached
-from coordinator.store import audit, control, costs, outbox, runs, schema, tasks
+from coordinator.store import audit, catalogue, control, costs, outbox, runs, schema, tasks
 from coordinator.store.database import Database, open_database
 from coordinator.store.records import (
     PAUSED,
+    AlertRecord,
+    ChangeRecord,
     Decision,
     DecisionRecord,
     EventRecord,
     OperatorRequest,
     OutboxItem,
     OutboxKind,
+    ResearchRecord,
     Settlement,
+    SyncRecord,
+    SyncResult,
     Totals,
     Upserted,
 )
@@ -377,6 +386,100 @@ class Store:
         """The newest lines about a task, oldest of them first."""
         with self._database.read() as conn:
             return audit.of_task(conn, task_id, limit)
+
+    # --- catalogue of models -------------------------------------------------------------------
+
+    def catalogue(self) -> dict[str, CatalogueModel]:
+        """The models that the last good sync listed, by id; empty before the first one."""
+        with self._database.read() as conn:
+            return catalogue.listed(conn)
+
+    def take_catalogue(
+        self,
+        models: Mapping[str, CatalogueModel],
+        *,
+        changes: Iterable[Change],
+        keep: Collection[str] = (),
+        etag: str | None,
+        left_out: int,
+        now: datetime,
+    ) -> int:
+        """Make this the catalogue; the id of the sync. Models in `keep` stay although they are not in it."""
+        with self._database.write() as conn:
+            before = catalogue.listed(conn)
+            sync_id = catalogue.add_sync(
+                conn, now, SyncResult.SYNCED, etag=etag, models=len(models), left_out=left_out
+            )
+            catalogue.take(conn, sync_id, now, models, before=before, keep=frozenset(keep))
+            catalogue.add_changes(conn, sync_id, now, changes)
+            return sync_id
+
+    def catalogue_unchanged(self, *, etag: str | None, now: datetime) -> int:
+        """OpenRouter said that nothing has changed: all prices are still valid."""
+        with self._database.write(is_urgent=False) as conn:
+            catalogue.seen_all_but(conn, now)
+            return catalogue.add_sync(conn, now, SyncResult.UNCHANGED, etag=etag)
+
+    def catalogue_failed(self, problem: str, *, now: datetime) -> int:
+        """The catalogue could not be read; the last one stays as it is."""
+        with self._database.write(is_urgent=False) as conn:
+            return catalogue.add_sync(conn, now, SyncResult.FAILED, problem=problem)
+
+    def last_sync(self, *, good: bool = False) -> SyncRecord | None:
+        """The last attempt to read the catalogue, or the last that did not fail."""
+        with self._database.read() as conn:
+            return catalogue.last_sync(conn, good=good)
+
+    def catalogue_changes(self, *, since: datetime | None = None) -> list[ChangeRecord]:
+        """What syncs since then have changed; without a time what the last sync with a list has."""
+        with self._database.read() as conn:
+            if since is not None:
+                return catalogue.changes(conn, sync_id=None, since=since)
+            last = catalogue.last_changing_sync(conn)
+            return [] if last is None else catalogue.changes(conn, sync_id=last.sync_id, since=None)
+
+    def price_history(self, model_id: str) -> list[PriceRecord]:
+        """All prices that were ever listed for exactly this id, oldest first."""
+        with self._database.read() as conn:
+            return catalogue.price_history(conn, model_id)
+
+    def models_new_since(self, since: datetime) -> list[str]:
+        """The ids that were listed for the first time after this moment and still are."""
+        with self._database.read() as conn:
+            return catalogue.new_since(conn, since)
+
+    def add_research(self, records: Iterable[ResearchRecord], alerts: Mapping[str, str]) -> None:
+        """Keep one research, all of one time, and an alert (model id -> text) for each model it found new."""
+        found = list(records)
+        with self._database.write() as conn:
+            catalogue.add_research(conn, found)
+            if found:
+                catalogue.add_alerts(conn, found[0].at, alerts)
+
+    def last_research_at(self) -> datetime | None:
+        """When models were last researched; None when they never were."""
+        with self._database.read() as conn:
+            return catalogue.last_research_at(conn)
+
+    def latest_research(self) -> list[ResearchRecord]:
+        """All answers of the last research."""
+        with self._database.read() as conn:
+            return catalogue.latest_research(conn)
+
+    def open_alerts(self) -> list[AlertRecord]:
+        """New models that GitHub has not been told of, oldest first."""
+        with self._database.read() as conn:
+            return catalogue.open_alerts(conn)
+
+    def alerts_told(self, alert_ids: Iterable[int], *, now: datetime, error: str | None = None) -> None:
+        """These alerts are done with: told, or given up with an error."""
+        with self._database.write() as conn:
+            catalogue.alerts_told(conn, alert_ids, now, error)
+
+    def run_results(self, since: datetime) -> list[RunResult]:
+        """What every run that ended since then came to."""
+        with self._database.read() as conn:
+            return catalogue.run_results(conn, since)
 
     # --- reading for people --------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from sqlalchemy import (
     text,
 )
 
-from adw_modules.money.quotes import PriceSource
+from adw_modules.money.quotes import ChangeKind, PriceSource
 from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSource
-from coordinator.store.records import OutboxKind, OutboxState
+from coordinator.store.records import OutboxKind, OutboxState, SyncResult
 from coordinator.store.types import (
     CleanText,
     DecimalText,
@@ -210,3 +210,87 @@ daemon_state = Table(
     Column("key", CleanText, primary_key=True),
     Column("value", CleanText, nullable=False),
 )
+
+# The catalogue. One row per sync that was tried; a model's row stays when it is gone, with the time.
+catalog_syncs = Table(
+    "catalog_syncs",
+    metadata,
+    Column("sync_id", RowId, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("result", EnumText(SyncResult), nullable=False),
+    Column("etag", CleanText),
+    Column("models", Integer),
+    Column("left_out", Integer),
+    Column("problem", CleanText),
+)
+
+catalog_models = Table(
+    "catalog_models",
+    metadata,
+    Column("model_id", CleanText, primary_key=True),
+    Column("canonical_slug", CleanText),
+    Column("name", CleanText, nullable=False),
+    Column("family", CleanText),
+    Column("created_at", UtcTime),
+    Column("expires_on", CleanText),
+    Column("tokenizer", CleanText),
+    Column("context_limit", BigInteger),
+    Column("max_output", BigInteger),
+    Column("capabilities", LabelText, nullable=False),
+    Column("benchmarks", JsonText, nullable=False),
+    Column("first_seen_at", UtcTime, nullable=False),
+    Column("last_seen_at", UtcTime, nullable=False),
+    Column("gone_at", UtcTime),
+)
+
+# `valid_to` is the last sync that saw these terms, `ended_at` the first that did not.
+catalog_prices = Table(
+    "catalog_prices",
+    metadata,
+    Column("price_id", RowId, primary_key=True),
+    Column("model_id", CleanText, ForeignKey("catalog_models.model_id"), nullable=False),
+    Column("sync_id", RowId, ForeignKey("catalog_syncs.sync_id"), nullable=False),
+    Column("valid_from", UtcTime, nullable=False),
+    Column("valid_to", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("alias_target", CleanText),
+    Column("terms", JsonText, nullable=False),
+)
+Index("ix_catalog_prices_model", catalog_prices.c.model_id, catalog_prices.c.valid_from)
+
+catalog_changes = Table(
+    "catalog_changes",
+    metadata,
+    Column("change_id", RowId, primary_key=True),
+    Column("sync_id", RowId, ForeignKey("catalog_syncs.sync_id"), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("kind", EnumText(ChangeKind), nullable=False),
+    Column("model_id", CleanText, nullable=False),
+    Column("before", CleanText),
+    Column("after", CleanText),
+)
+Index("ix_catalog_changes_sync_id", catalog_changes.c.sync_id)
+Index("ix_catalog_changes_at", catalog_changes.c.at)
+
+catalog_research = Table(
+    "catalog_research",
+    metadata,
+    Column("research_id", RowId, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("source", CleanText, nullable=False),
+    Column("problem", CleanText),
+    Column("data", JsonText, nullable=False),
+)
+Index("ix_catalog_research_at", catalog_research.c.at)
+
+catalog_alerts = Table(
+    "catalog_alerts",
+    metadata,
+    Column("alert_id", RowId, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("model_id", CleanText, nullable=False),
+    Column("text", CleanText, nullable=False),
+    Column("told_at", UtcTime),
+    Column("error", CleanText),
+)
+Index("ix_catalog_alerts_told_at", catalog_alerts.c.told_at)
