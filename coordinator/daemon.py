@@ -21,6 +21,7 @@ from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
 from coordinator import lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
+from coordinator.catalogjobs import CatalogueJob, CatalogueJobs
 from coordinator.clock import Steps, utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
 from coordinator.operators import Operators
@@ -82,6 +83,7 @@ class Daemon:
     outbox: Outbox
     polls: PollSchedule
     operators: Operators
+    catalogue: CatalogueJobs
     _state_dir: StateDir
 
     def __init__(
@@ -106,7 +108,7 @@ class Daemon:
         self._asking: asyncio.Task[None] | None = None
         self._workspaces = workspaces
         self._redactor = redactor  # the log's own, so that both learn what a reload brings
-        self._inbox: asyncio.Queue[Wake | PollDue] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Wake | PollDue | CatalogueJob] = asyncio.Queue()
         self._stopping = False
         self._draining = False
         self._is_in_order = False  # the loop has come to its end, not to a fault
@@ -155,6 +157,7 @@ class Daemon:
             started_at=self._started_at,
             on_answer=self.outbox.kick,
         )
+        self.catalogue = CatalogueJobs(services, due=self.wake)
 
     async def _live(self) -> None:
         self._install_signals()
@@ -167,6 +170,8 @@ class Daemon:
         sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())
         self.polls.follow_settings()
+        if not self._once:
+            self.catalogue.follow_settings()
         self.wake(Wake.START)
         try:
             await self._loop()
@@ -189,6 +194,8 @@ class Daemon:
             for reason in await self._next_reasons():
                 if isinstance(reason, PollDue):
                     self.polls.begin(reason)
+                elif isinstance(reason, CatalogueJob):
+                    self.catalogue.begin(reason)
             if self._stopping:
                 return
             try:
@@ -248,11 +255,11 @@ class Daemon:
 
     # -- why it turns -------------------------------------------------------------------------------
 
-    def wake(self, reason: Wake | PollDue) -> None:
+    def wake(self, reason: Wake | PollDue | CatalogueJob) -> None:
         """Have the loop turn. Call on the loop's thread."""
         self._inbox.put_nowait(reason)
 
-    async def _next_reasons(self) -> list[Wake | PollDue]:
+    async def _next_reasons(self) -> list[Wake | PollDue | CatalogueJob]:
         reasons = [await self._inbox.get()]
         while not self._inbox.empty():
             reasons.append(self._inbox.get_nowait())
@@ -319,6 +326,8 @@ class Daemon:
             except StoreError as error:
                 self._store_refused(error)
         self.polls.clock_was_set(step)
+        if not self._once:
+            self.catalogue.follow_settings()
         self.outbox.kick()
         self.wake(Wake.TICK)
 
@@ -340,6 +349,8 @@ class Daemon:
                     log.warning(warning)
                 lastgood.keep(self._state_dir.root, self._source.good_text)
                 self.polls.follow_settings()
+                if not self._once:
+                    self.catalogue.follow_settings()
                 self._write_status()
                 self._unpark()
                 self.wake(Wake.CONFIG)
@@ -431,6 +442,7 @@ class Daemon:
         if self._asking is not None:
             self._asking.cancel()
         self.polls.stop()
+        self.catalogue.stop()
         if self._end_runs:
             self.services.workspaces.stop()  # a run that still waits for git is not to start any more
             self.supervisor.stop_all("the operator interrupted the daemon", Outcome.INTERRUPTED)
@@ -440,7 +452,7 @@ class Daemon:
         await self.outbox.stop()
         sender.cancel()
         self.services.workspaces.stop()  # a git server that never answers must not hold us up
-        await asyncio.gather(sender, beat, self.polls.wait(), return_exceptions=True)
+        await asyncio.gather(sender, beat, self.polls.wait(), self.catalogue.wait(), return_exceptions=True)
         await self.services.launcher.close()
         self._say_how_it_ends()
         statusfile.remove(self._state_dir.root)

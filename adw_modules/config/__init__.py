@@ -11,6 +11,7 @@ from adw_modules.config.parsing import parse_settings
 from adw_modules.config.schema import (
     BUILT_IN_PROVIDER,
     BUILT_IN_TEMPLATE,
+    CatalogSettings,
     CoordinatorSettings,
     GitHubSettings,
     LlmSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "BUILT_IN_PROVIDER",
     "BUILT_IN_TEMPLATE",
     "RESTART_KEYS",
+    "CatalogSettings",
     "CoordinatorSettings",
     "GitHubSettings",
     "LlmSettings",

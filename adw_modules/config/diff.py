@@ -96,7 +96,7 @@ def _values(settings: Settings) -> dict[_Place, Any]:
 
 
 def _tables(settings: Settings) -> Iterator[tuple[str, Section]]:
-    for section in ("coordinator", "worker_limits", "retries", "github", "llm", "worktree"):
+    for section in ("coordinator", "worker_limits", "retries", "github", "llm", "worktree", "catalog"):
         yield section, getattr(settings, section)
     for name, repository in _by_name((entry.full_name, entry) for entry in settings.repositories).items():
         yield f"repositories[{name}]", repository

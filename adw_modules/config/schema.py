@@ -25,6 +25,7 @@ from adw_modules.config.values import (
     Conditions,
     Flag,
     Folder,
+    FullName,
     HeaderText,
     Label,
     MemorySize,
@@ -288,6 +289,23 @@ class OpenRouterSettings(Section):
     preferences: tuple[OpenRouterPreferenceSettings, ...] = Field(default_factory=_default_preferences)
 
 
+class CatalogSettings(Section):
+    """`[catalog]`: how often OpenRouter's catalogue of models is read, and who is told of new ones."""
+
+    enabled: Flag = True
+    sync_interval_hours: Annotated[float, number(above=0, most=8760)] = 6
+    research_interval_days: Annotated[float, number(above=0, most=365)] = 7
+    alert_repository: FullName | None = None
+    alert_issue: AtLeast1 | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.alert_repository is None) != (self.alert_issue is None):
+            missing = "alert_issue" if self.alert_issue is None else "alert_repository"
+            raise in_table(f"needs {missing} too: alert_repository and alert_issue belong together")
+        return self
+
+
 class StageSettings(Section):
     """One stage of a workflow."""
 
@@ -331,6 +349,7 @@ class Settings(Section):
     routing: RoutingSettings = RoutingSettings()
     models: tuple[ModelSettings, ...] = ()
     openrouter: OpenRouterSettings = OpenRouterSettings()
+    catalog: CatalogSettings = CatalogSettings()
     workflows: dict[str, WorkflowSettings] = Field(default_factory=dict)
 
     def all_repositories(self) -> tuple[ResolvedRepository, ...]:

@@ -268,6 +268,15 @@ def _remote_url(value: Any) -> str:
     return text
 
 
+def _full_name(value: Any) -> str:
+    text = _filled_text(value)
+    owner, slash, name = text.partition("/")
+    if not slash or _owner(owner) is None or _repository_name(name) is None:
+        raise must_be('a repository as "owner/name"')
+    return text
+
+
+FullName = Annotated[str, BeforeValidator(_full_name)]
 Owner = Annotated[str | None, BeforeValidator(_owner)]
 RepositoryName = Annotated[str | None, BeforeValidator(_repository_name)]
 Label = Annotated[str, BeforeValidator(_label)]

@@ -8,6 +8,7 @@ import typer
 
 from coordinator.cli import (
     backup,
+    catalog,
     check,
     costs,
     demo,
@@ -47,6 +48,7 @@ for register in (
     service.register,
     usage.register,
     backup.register,
+    catalog.register,
     demo.register,
 ):
     register(app)
