@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import claim, costs, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
+from bench import catalogue, claim, costs, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -44,6 +44,8 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("Cost report by day and model over 100,000 usages, seconds", "cost_report_seconds", "{:.2f}", "< 1", lambda x: x < 1),
     ("… ratio to a bare SELECT of the same rows", "cost_report_ratio", "{:.1f}", "", bool),
     ("… as `coordinator costs --json`, the whole command, seconds", "cost_command_seconds", "{:.2f}", "", bool),
+    ("Catalogue sync of 500 models, all new: CPU seconds", "catalogue_first_cpu_seconds", "{:.2f}", "< 1", lambda x: x < 1),
+    ("… every price changed: CPU seconds", "catalogue_changed_cpu_seconds", "{:.2f}", "< 1", lambda x: x < 1),
 ]  # fmt: skip
 
 HEAD = """\
@@ -68,6 +70,7 @@ def measure() -> Figures:
     figures |= parser.measure()
     figures |= openrouter_cli.measure()
     figures |= costs.measure()
+    figures |= catalogue.measure()
     return figures
 
 

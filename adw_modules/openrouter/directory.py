@@ -20,6 +20,7 @@ from adw_modules.errors import CoordinatorError
 from adw_modules.openrouter import wire
 
 TIMEOUT_SECONDS = 30.0
+PING_TOKENS = 16  # some providers refuse less
 LARGEST_ANSWER = 64 * 1024 * 1024  # bytes; the whole catalogue is about one megabyte
 
 
@@ -74,18 +75,38 @@ class Directory:
         self, path: str, *, params: Mapping[str, str] | None = None, etag: str | None = None
     ) -> Answer:
         """Any list. Raises DirectoryError."""
+        return await self._ask("GET", path, params=params, etag=etag)
+
+    async def ping(self, model_id: str) -> Answer:
+        """The shortest completion there is: a word in, at most 16 tokens out. It costs its price."""
+        body = {
+            "model": model_id,
+            "messages": [{"role": "user", "content": "Say OK."}],
+            "max_completion_tokens": PING_TOKENS,
+        }
+        return await self._ask("POST", "/chat/completions", body=body)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        etag: str | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer:
         headers = {"If-None-Match": etag} if etag else {}
         try:
             async with self._http.stream(
-                "GET", f"{self.base_url}{path}", params=dict(params or {}), headers=headers
+                method, f"{self.base_url}{path}", params=dict(params or {}), headers=headers, json=body
             ) as response:
-                body = await _body(response)
+                content = await _body(response)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DirectoryError(f"OpenRouter cannot be reached at {self.base_url}: {reason}") from error
         if response.status_code == 304 and etag:
             return Answer(data=None, etag=etag, is_unchanged=True)
-        data = _parsed(body)
+        data = _parsed(content)
         problem = _problem(response.status_code, data)
         if problem is not None:
             raise DirectoryError(f"OpenRouter answered {path} with {problem}", status=response.status_code)

@@ -1,4 +1,4 @@
-"""`coordinator catalog sync | diff | research | rankings`, and `coordinator models`: what models there are."""
+"""`coordinator catalog sync | diff | research | rankings`, and `coordinator models`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,9 @@ import typer
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
-    from adw_modules.catalogue import CatalogueModel, Wanted
+    from adw_modules.catalogue import Capabilities, CatalogueModel, Pricing, Wanted
     from adw_modules.catalogue.rankings import Ranking
-    from adw_modules.config import Settings
+    from adw_modules.config import ModelSettings, Settings
     from adw_modules.money.quotes import Rates
     from coordinator.settings import LoadedSettings
 
@@ -23,7 +23,7 @@ OWN_RUNS = timedelta(days=90)
 WIDTH_OF_A_FILE = 160
 
 
-def models(
+def models(  # noqa: PLR0917  one parameter for each option
     capability: Annotated[
         list[str] | None,
         typer.Option(help="What they must be able to do: tools, reasoning, image …; may be repeated."),
@@ -86,8 +86,8 @@ def _known(loaded: LoadedSettings, now: datetime) -> Known:
     if has_state(loaded):
         with reading(loaded) as store:
             models, last = store.catalogue(), store.last_sync(good=True)
-            for each in rank(store.run_results(now - OWN_RUNS)):
-                own.setdefault(each.model, each)
+            runs = store.run_results(now - OWN_RUNS)
+            own = {each.model: each for each in rank(replace(run, provider="") for run in runs)}
         if models and last is not None:
             return Known(
                 source="catalogue",
@@ -127,18 +127,23 @@ def _rows(
     known: Known, settings: Settings, wanted: Wanted, provider: str | None, now: datetime
 ) -> list[dict[str, Any]]:
     """Of the catalogue, and of `[[models]]` those that one provider of another kind is configured with."""
-    from dataclasses import replace
-
     from adw_modules.catalogue import choose
     from coordinator.catalogue import openrouter_providers
 
+    configured = {each.name: each for each in settings.models}
+    own_prices = [
+        replace(model, pricing=_configured_pricing(configured[model.model_id]))
+        if model.model_id in configured
+        else model
+        for model in known.models
+    ]
     if provider is None or provider in openrouter_providers(settings):
-        chosen = choose(known.models, wanted, now.date())
+        chosen = choose(own_prices, wanted, now.date())
     elif provider in settings.providers or any(model.provider == provider for model in settings.models):
         chosen = choose(_configured(settings, provider), wanted, now.date())
     else:
-        chosen = choose(known.models, replace(wanted, author=provider), now.date())
-    return [_row(model, settings, known, now) for model in chosen]
+        chosen = choose(own_prices, replace(wanted, author=provider), now.date())
+    return [_row(model, model.model_id in configured, known, now) for model in chosen]
 
 
 def _configured(settings: Settings, provider: str) -> list[CatalogueModel]:
@@ -151,14 +156,14 @@ def _configured(settings: Settings, provider: str) -> list[CatalogueModel]:
             name=model.name,
             context_limit=model.context_window,
             capabilities=_words(model.capabilities),
-            pricing=_configured_pricing(model.cost_per_million_input, model.cost_per_million_output),
+            pricing=_configured_pricing(model),
         )
         for model in settings.models
         if model.provider == provider
     ]
 
 
-def _words(capabilities: Sequence[str]) -> Any:
+def _words(capabilities: Sequence[str]) -> Capabilities:
     """The operator's own words, as far as they are capabilities of ours."""
     from adw_modules.catalogue import Capabilities
     from adw_modules.catalogue.choosing import capability_called
@@ -173,25 +178,29 @@ def _words(capabilities: Sequence[str]) -> Any:
     return Capabilities(**dict.fromkeys(names, True))
 
 
-def _configured_pricing(price_in: Decimal | None, price_out: Decimal | None) -> Any:
+def _configured_pricing(model: ModelSettings) -> Pricing:
     from adw_modules.catalogue import Pricing
 
-    given = {"prompt": price_in, "completion": price_out}
+    given = {
+        "prompt": model.cost_per_million_input,
+        "completion": model.cost_per_million_output,
+        "input_cache_read": model.cost_per_million_cache_read,
+        "input_cache_write": model.cost_per_million_cache_write,
+    }
     return Pricing(prices={key: price.scaleb(-6) for key, price in given.items() if price is not None})
 
 
-def _row(model: CatalogueModel, settings: Settings, known: Known, now: datetime) -> dict[str, Any]:
+def _row(model: CatalogueModel, is_configured: bool, known: Known, now: datetime) -> dict[str, Any]:
     from adw_modules.catalogue import exclusion, rates_at
 
-    configured = next((each for each in settings.models if each.name == model.model_id), None)
     rates, own = rates_at(model.pricing, now, 0), known.own.get(model.model_id)
     benchmarks = model.benchmarks
     return {
         "model": model.model_id,
         "name": model.name,
         "family": model.family,
-        "price_source": "config" if configured else known.source,
-        "price": _price_of(rates, configured),
+        "price_source": "config" if is_configured else known.source,
+        "price": _price_of(rates),
         "context": model.context_limit,
         "max_output": model.max_output,
         "capabilities": list(model.capabilities.names),
@@ -211,9 +220,9 @@ def _row(model: CatalogueModel, settings: Settings, known: Known, now: datetime)
     }
 
 
-def _price_of(rates: Rates, configured: Any) -> dict[str, Decimal | None]:
-    """US dollars for a million tokens; what the operator configured wins."""
-    price = {
+def _price_of(rates: Rates) -> dict[str, Decimal | None]:
+    """US dollars for a million tokens, `request` for a request."""
+    return {
         "input": rates.input,
         "output": rates.output,
         "cache_read": rates.cache_read,
@@ -221,14 +230,6 @@ def _price_of(rates: Rates, configured: Any) -> dict[str, Decimal | None]:
         "cache_write_1h": rates.cache_write_1h,
         "request": rates.request,
     }
-    if configured is not None:
-        price |= {
-            "input": configured.cost_per_million_input,
-            "output": configured.cost_per_million_output,
-            "cache_read": configured.cost_per_million_cache_read,
-            "cache_write": configured.cost_per_million_cache_write,
-        }
-    return price
 
 
 def _dollars(text: str | None) -> Decimal | None:
