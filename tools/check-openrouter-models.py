@@ -275,5 +275,5 @@ def _line(model: "Mapping[str, Any]", width: int) -> str:
 
 
 if __name__ == "__main__":
-    _bootstrap.run(main)
+    _bootstrap.run(main, needs="coordinator.catalogue")
     sys.exit(_exit.code)
