@@ -44,13 +44,11 @@ def main() -> str:
     try:
         report = asyncio.run(_check(loaded, args))
     except Ended as end:
-        _exit.code = end.code
-        report = {"ok": False, "problem": str(end), "models": []}
-        if not args.json:
-            print(end, file=sys.stderr)
-            return ""
-    else:
-        _exit.code = FINE if report["ok"] else FAILED
+        print(end, file=sys.stderr)
+        if args.json:
+            print(json.dumps({"ok": False, "problem": str(end), "models": []}, indent=2))
+        raise SystemExit(end.code) from None
+    _exit.code = FINE if report["ok"] else FAILED
     return json.dumps(report, indent=2, default=str) if args.json else as_text(report)
 
 
