@@ -34,6 +34,7 @@ from coordinator.store import ResearchRecord, Store, SyncResult
 
 if TYPE_CHECKING:  # httpx costs a tenth of a second and is needed by few daemons
     from adw_modules.openrouter.directory import Directory
+    from adw_modules.openrouter.wire import Attribution
 
 log = get_logger()
 
@@ -53,13 +54,14 @@ class Access:
 
     base_url: str
     key: str | None
+    attribution: Attribution | None = None  # None: what the client says by itself
 
     def directory(self) -> Directory:
         """A connection of its own. Raises ConfigError for an address or a key that cannot be one."""
         from adw_modules.openrouter.directory import Directory
 
         try:
-            return Directory(self.base_url, key=self.key)
+            return Directory(self.base_url, key=self.key, attribution=self.attribution)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
@@ -95,7 +97,14 @@ def access(settings: Settings, environ: Mapping[str, str]) -> Access:
         base_url = wire.base_url(seen)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Access(base_url=base_url, key=environ.get(variable, "").strip() or None)
+    told = settings.openrouter
+    return Access(
+        base_url=base_url,
+        key=environ.get(variable, "").strip() or None,
+        attribution=wire.Attribution(
+            app_name=told.app_name, app_url=told.app_url, categories=tuple(told.categories)
+        ),
+    )
 
 
 # --- one sync -----------------------------------------------------------------------------------

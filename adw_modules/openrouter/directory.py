@@ -47,9 +47,16 @@ class Directory:
     Raises ValueError, in a sentence, for an address or a key that cannot be one.
     """
 
-    def __init__(self, base_url: str, *, key: str | None = None, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        attribution: wire.Attribution | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
         self.base_url = wire.check_base_url(base_url)
-        self._http = httpx.AsyncClient(headers=wire.headers(key), timeout=timeout)
+        self._http = httpx.AsyncClient(headers=wire.headers(key, attribution), timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self

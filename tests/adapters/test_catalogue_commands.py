@@ -51,6 +51,7 @@ def one_server():
 @pytest.fixture
 def server(one_server):
     catalogue = copy.deepcopy(one_server.catalogue)
+    one_server.billed.clear()
     yield one_server
     one_server.catalogue = catalogue
     one_server.pages.clear()

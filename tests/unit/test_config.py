@@ -275,7 +275,7 @@ SENTENCES = [
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
             "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, "
-            "openrouter, workflows."
+            "openrouter, catalog, workflows."
         ),
     ),
     (
@@ -351,6 +351,14 @@ SENTENCES = [
     (
         "[[models]]\nname = 'm'\nprovider = 'p'\ncontext_windw = 1",
         ', line 4: [[models]] "m" has no key "context_windw"; did you mean "context_window"?',
+    ),
+    (
+        "[catalog]\nalert_issue = 3",
+        ", line 1: [catalog] needs alert_repository too: alert_repository and alert_issue belong together.",
+    ),
+    (
+        "[catalog]\nalert_repository = 'hello'",
+        ', line 2: catalog.alert_repository must be a repository as "owner/name", not "hello".',
     ),
     ("[[models]]\nprovider = 'p'", ', line 1: [[models]] number 1 has no "name", which it needs.'),
     ("[providers.x]", ', line 1: [providers.x] has no "command_template", which it needs.'),
