@@ -74,6 +74,12 @@ class CatalogueJobs:
         }
         self._running[job] = asyncio.create_task(self._carry_out(job, work[job]))
 
+    def next_at(self, job: CatalogueJob) -> datetime | None:
+        """When its timer rings; None while it is not set."""
+        timer = None if self._timers is None else self._timers.get_job(job)
+        at: datetime | None = None if timer is None else timer.next_run_time
+        return at
+
     def stop(self) -> None:
         """No more timers, and let go of what is under way; `wait` until it is gone."""
         self._is_stopped = True
@@ -203,10 +209,7 @@ class CatalogueJobs:
                 return _due_at(store.last_research_at(), wait, now)
             case CatalogueJob.ALERTS:
                 is_open = catalog.alert_repository is not None and store.open_alerts()
-                return now if is_open and self._timer_of(job) is None else None
-
-    def _timer_of(self, job: CatalogueJob) -> Any:
-        return None if self._timers is None else self._timers.get_job(job)
+                return now if is_open and self.next_at(job) is None else None
 
 
 def _due_at(last: datetime | None, wait: timedelta, now: datetime) -> datetime:

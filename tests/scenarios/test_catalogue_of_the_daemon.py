@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import timedelta
 
 import pytest
 from world import BOT, REPO
@@ -60,8 +61,12 @@ def wait_for(world, name, count=1):
 
 
 def wait_until_it_works(world):
+    """Until every repository was polled; before there are any pollers, they count as all."""
     daemon = world.inside.daemon
-    world.until(lambda: daemon.up.is_set() and daemon.polls.has_polled_all, "the daemon works")
+    world.until(
+        lambda: daemon.up.is_set() and daemon.polls.repositories and daemon.polls.has_polled_all,
+        "the daemon works",
+    )
 
 
 def sync_again(world):
@@ -75,13 +80,15 @@ def test_a_start_syncs_what_is_due_and_a_restart_does_not_do_it_again(stage, ope
     wait_for(world, "models researched")
     assert (synced["models"], synced["new"], synced["unchanged"]) == (37, 0, False)
     assert len(world.store.catalogue()) == 37
+    synced_at, researched_at = world.store.last_sync().at, world.store.last_research_at()
     world.stop()
-    asked = len(openrouter.requests)
     world.start()
     wait_until_it_works(world)
+    next_at = world.inside.daemon.catalogue.next_at
+    assert next_at(CatalogueJob.SYNC) == synced_at + timedelta(hours=6)
+    assert next_at(CatalogueJob.RESEARCH) == researched_at + timedelta(days=1)  # it had no key, so no answer
     world.stop()
-    assert len(openrouter.requests) == asked
-    assert len(events(world, "catalogue synced")) == 1
+    assert [request.path for request in openrouter.requests] == ["/models"]
 
 
 def test_the_log_tells_what_changed_and_a_failure_keeps_the_last_catalogue(stage, openrouter):
@@ -106,6 +113,9 @@ def test_the_log_tells_what_changed_and_a_failure_keeps_the_last_catalogue(stage
     (failed,) = wait_for(world, "catalogue not synced; the last one stays in force")
     assert failed["error"] == "OpenRouter answered /models with 503: down"
     world.until(lambda: last_sync(world).result is SyncResult.FAILED, "the failure is written down")
+    again = world.inside.daemon.catalogue.next_at
+    due = last_sync(world).at + timedelta(minutes=15)
+    world.until(lambda: again(CatalogueJob.SYNC) == due, "it is tried again after a quarter of an hour")
     assert len(world.store.catalogue()) == 37
 
 
