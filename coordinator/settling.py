@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.api_logger import ClaudeAPILogger
+from adw_modules.catalogue import CataloguePrices
 from adw_modules.errors import PromptError, WorkspaceError
 from adw_modules.money.pricing import price
 from adw_modules.money.sellers import terms_of
@@ -221,7 +222,13 @@ def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled
 def _bill(services: Services, ending: Ending) -> tuple[Usage, Cost]:
     """What the run used, and what that cost at the prices of its time."""
     loaded, run = services.loaded, ending.run
-    terms = terms_of(run.provider, loaded.settings.providers, model=run.model, config_version=loaded.version)
+    terms = terms_of(
+        run.provider,
+        loaded.settings.providers,
+        model=run.model,
+        config_version=loaded.version,
+        catalogue=CataloguePrices(services.store.price_history),
+    )
     usage = named(ending.summary.usage, terms.asked)
     began = run.started_at or run.claimed_at
     return usage, price(usage, loaded.settings.models, at=began, terms=terms)

@@ -4,8 +4,6 @@ Standard library only, and in the syntax of Python 3.6 like the scripts themselv
 read them far enough to say what to do. Nothing is imported from the project before `run()`.
 """
 
-import argparse
-import importlib
 import io
 import os
 import sys
@@ -27,15 +25,12 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 VENV = PROJECT_ROOT / ".venv"
 
 
-def run(main: "Callable[[], str]") -> None:
-    """Print what `main` returns and exit: 0, 69 not set up, 78 configuration, 70 anything else."""
-    enter("pydantic")
-def run(main: "Callable[[], str]", *, needs: str = "adw_modules.config") -> None:
+def run(main: "Callable[[], str]", *, needs: str = "pydantic") -> None:
     """Print what `main` returns and exit: 0, 69 not set up, 78 configuration, 70 anything else.
 
-    A Python that cannot import the module `needs` is not the project's own.
+    A Python without the package `needs` is not the project's own.
     """
-    _enter(needs)
+    enter(needs)
     from adw_modules.errors import ConfigError, CoordinatorError
 
     try:
@@ -69,10 +64,6 @@ def enter(needed: str) -> None:
     """
     sys.path.insert(0, str(PROJECT_ROOT))
     missing = _missing(needed)
-def _enter(needs: str) -> None:
-    """Make the project importable here, or start again with `.venv/bin/python`."""
-    sys.path.insert(0, str(PROJECT_ROOT))
-    missing = _missing(needs)
     if missing is None:
         return
     python = VENV / "bin" / "python"
@@ -94,15 +85,6 @@ def _missing(needed: str) -> "str | None":
     if sys.version_info < OLDEST:
         return "it needs Python 3.11 or newer"
     return None if find_spec(needed) else "No module named '%s'" % needed  # noqa: UP031  read by old Pythons
-def _missing(needs: str) -> "str | None":
-    """Why this Python cannot run the project, or None."""
-    if sys.version_info < OLDEST:
-        return "it needs Python 3.11 or newer"
-    try:
-        importlib.import_module(needs)
-    except ImportError as error:
-        return str(error)
-    return None
 
 
 def _complain(sentence: str, code: int) -> int:

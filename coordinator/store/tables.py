@@ -20,7 +20,8 @@ from sqlalchemy import (
     text,
 )
 
-from adw_modules.money.quotes import ChangeKind, PriceSource
+from adw_modules.catalogue.changes import ChangeKind
+from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSource
 from coordinator.store.records import OutboxKind, OutboxState, SyncResult
 from coordinator.store.types import (

@@ -3,9 +3,10 @@
 import json
 import sys
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
-from world import BOT, REPO
+from world import BOT, REPO, WRITE, scripted_agent
 
 from adw_modules.errors import StoreError
 from coordinator.catalogjobs import CatalogueJob
@@ -168,3 +169,29 @@ def test_a_bad_address_is_said_and_the_daemon_goes_on(stage):
     failed = wait_for(world, "the catalogue cannot be worked on")
     assert failed[0]["error"].startswith("OPENROUTER_BASE_URL must be an http or https address")
     wait_until_it_works(world)
+
+
+def test_a_run_without_a_charge_costs_what_the_synced_catalogue_says(a_world, openrouter):
+    """Another program than ours on OpenRouter: it reports tokens, and the catalogue knows the price."""
+    model = "anthropic/claude-haiku-4.5"
+    seller = {"price_list": "openrouter", "env": {"OPENROUTER_BASE_URL": openrouter.url}}
+    sync = {
+        "agent": "openrouter-cli",
+        "command_template": ["git"],
+        "env": {"OPENROUTER_BASE_URL": openrouter.url},
+    }
+    world = a_world(
+        providers__syncing=sync,
+        llm={"provider": "claude-cli", "model_default": model},
+        **{"providers.claude-cli": scripted_agent() | seller},
+    )
+    world.start()
+    wait_for(world, "catalogue synced")
+    number = world.issue(WRITE)
+    world.until_state(number, "succeeded")
+
+    (run,) = world.runs(number)
+    cost, used = world.store.cost_of(run.run_id), world.store.usage_of(run.run_id).total
+    assert (cost.source, cost.version.split(" (")[0]) == ("catalogue", "openrouter sync 1")
+    prices = {"input": "1", "cache_read": "0.1", "cache_write_5m": "1.25", "output": "5"}
+    assert cost.usd == sum(getattr(used, kind) * Decimal(usd) for kind, usd in prices.items()) / 10**6

@@ -52,6 +52,8 @@ def test_an_issue_is_worked_on_by_a_model_of_openrouter_and_becomes_a_pull_reque
         )
         assert usage.total.cache_read == 500
         assert usage.reported_cost_usd == openrouter.total_cost
+        cost = world.store.cost_of(run.run_id)
+        assert (cost.usd, cost.source) == (openrouter.total_cost, "reported")
         ran, status = (message["content"] for message in openrouter.chats[-1].body["messages"][-2:])
         assert ran == "Created docs/hello.md (17 bytes)."
         assert "docs/" in status
