@@ -53,7 +53,7 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     now = services.now()
     claimed = services.store.claim(
         action.task.task_id,
-        decision=decision,
+        decision=decision.stored(),
         config_version=services.loaded.version,
         run_dir_of=run_dir_of,
         now=now,

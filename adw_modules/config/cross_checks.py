@@ -20,6 +20,7 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
     return [
         *_unusable_names(document),
         *_unknown_providers(document),
+        *_unknown_statuses(document),
         *_repeated_models(document),
         *_repeated_repositories(document),
         *_token_for_workers(document),
@@ -84,6 +85,38 @@ def _unknown_providers(document: dict[str, Any]) -> Iterator[Problem]:
             hint = suggestion(name, known, what="configured are")
             label = label_of(path, document)
             yield Problem(path, ended(f"{label} names {shown(name)}, which no [providers] table has{hint}"))
+
+
+def _unknown_statuses(document: dict[str, Any]) -> Iterator[Problem]:
+    """Conditions that ask how a provider is that does not exist: they would never hold."""
+    known = dict.fromkeys([*_named_tables(document, "providers"), BUILT_IN_PROVIDER])
+    for path, rule in _entries(document, "routing", "rules"):
+        for key, name in _asked_providers(rule):
+            if name not in known:
+                hint = suggestion(name, known, what="configured are")
+                sentence = f"asks for the status of {shown(name)}, which no [providers] table has{hint}"
+                label = label_of((*path, key), document)
+                yield Problem((*path, key), _pointed(ended(f"{label} {sentence}"), rule[key], name))
+
+
+def _asked_providers(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The key of the rule and the name of each provider it asks about; none of what cannot be read."""
+    from adw_modules.routing.conditions import ConditionError, compile_condition
+
+    statuses = value_at(rule, ("conditions", "provider_status"))
+    yield from (("conditions", name) for name in (statuses if isinstance(statuses, dict) else ()))
+    text = rule.get("condition")
+    try:
+        paths = compile_condition(text).paths if isinstance(text, str) else ()
+    except ConditionError:
+        return  # said elsewhere
+    yield from (("condition", str(path[1])) for path in paths if path[0] == "provider_status" and path[1:])
+
+
+def _pointed(sentence: str, written: Any, name: str) -> str:
+    from adw_modules.routing.conditions import pointer
+
+    return "\n".join([sentence, *(pointer(written, written.find(name)) if isinstance(written, str) else ())])
 
 
 def _repeated_models(document: dict[str, Any]) -> Iterator[Problem]:

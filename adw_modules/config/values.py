@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from adw_modules.config.wording import holds_password, holds_token, nearest, shown, suggestion
+from adw_modules.config.wording import ended, holds_password, holds_token, nearest, shown, suggestion
 from adw_modules.openrouter.wire import MOST_CATEGORIES
 from adw_modules.providers import PLACEHOLDERS
 
@@ -377,18 +377,16 @@ CommandTemplate = Annotated[tuple[str, ...], BeforeValidator(_command_template)]
 
 
 def _conditions(value: Any) -> dict[str, Any]:
-    from adw_modules.routing.attributes import ATTRIBUTES
-    from adw_modules.routing.conditions import ConditionError, compile_conditions
+    from adw_modules.routing.conditions import KEYS, ConditionError, compile_conditions
 
     if not isinstance(value, dict):
         raise must_be('a table, such as { priority = "critical" }')
-    known = [*(name for name in ATTRIBUTES if name != "task"), "hour_range"]
     for key in value:
-        if key not in known:
-            raise wrong(f"has no key {shown(key)}{suggestion(key, known)}")
+        if key not in KEYS:
+            raise wrong(f"has no key {shown(key)}{suggestion(key, KEYS)}")
     plain = {key: _plain(inner) for key, inner in value.items()}
     try:
-        compile_conditions(plain)
+        compile_conditions(plain, only_known=True)
     except ConditionError as error:
         raise wrong(f"cannot be used: {error.message.rstrip('.')}") from error
     return plain
@@ -398,6 +396,8 @@ def _plain(value: Any) -> Any:
     """Conditions hold ordinary numbers: a Decimal there would surprise whoever prints them."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -406,11 +406,12 @@ def _condition(value: Any) -> str:
 
     text = _filled_text(value)
     try:
-        compile_condition(text)
+        compile_condition(text, only_known=True)
     except ConditionError as error:
-        at = error.position or 0
-        here = f"{text[:at]}⟨here⟩{text[at:]}"
-        raise wrong(f"is wrong at character {at + 1} ({here}): {error.message.rstrip('.')}") from error
+        at = 0 if error.position is None else error.position
+        sentence = ended(f"is wrong at character {at + 1}: {error.message}")
+        is_secret = holds_token(text) or holds_password(text)
+        raise wrong("\n".join([sentence, *([] if is_secret else error.pointer())])) from error
     return text
 
 

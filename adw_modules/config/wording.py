@@ -109,4 +109,5 @@ def suggestion(name: str, known: Iterable[str], *, what: str = "known are") -> s
 
 
 def ended(text: str) -> str:
-    return text if text.endswith(("?", ".")) else f"{text}."
+    """The sentence with its full stop; one that goes on below, with what it is about, has its own."""
+    return text if "\n" in text or text.endswith(("?", ".")) else f"{text}."

@@ -2,7 +2,8 @@
 
 from adw_modules.routing.conditions import ConditionError, compile_condition, compile_conditions
 from adw_modules.routing.rules import Rule
-from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision, RuleTrace, Target
+from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace
 
 __all__ = [
     "ConditionError",
@@ -11,7 +12,9 @@ __all__ = [
     "RoutingDecision",
     "Rule",
     "RuleTrace",
+    "StoredDecision",
     "Target",
+    "TargetTrace",
     "compile_condition",
     "compile_conditions",
 ]

@@ -1,4 +1,4 @@
-"""What rules may ask about a task, and how two values compare. The one semantics behind both spellings.
+"""How values of a task are read, compared and shown. The one semantics behind both spellings.
 
 Values come from anywhere (GitHub, a caller's dict), so nothing here may raise on a value: what is
 missing, null or of the wrong kind compares as false. Text compares without regard to case, because
@@ -9,42 +9,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TypeGuard
+from decimal import Decimal
+from typing import Any, TypeGuard
 
-from adw_modules.tasks.model import Priority
+from adw_modules.routing.vocabulary import KNOWN, Attribute, Kind, Path
 
-# Names that string conditions may use. A name nobody supplies is simply never true.
-ATTRIBUTES = (
-    "priority",
-    "labels",
-    "retry_count",
-    "hour",
-    "repo",
-    "author",
-    "title",
-    "failure_class",
-    "provider_status",
-    "task",
-    "estimated_tokens",
-)
-NUMERIC = frozenset({"retry_count", "hour", "estimated_tokens"})
-PRIORITY_WORDS = tuple(priority.word for priority in Priority)
-
-Path = tuple[str | int, ...]
 Attrs = Mapping[str, object]
 Compare = Callable[[object, object], bool]
+Reader = Callable[[Attrs], object]
 
 _LONGEST_TEXT = 80
 _MOST_ITEMS = 20
 _WIDEST_INT = 64  # bits; longer numbers cannot be turned into text in bounded time
 
 
-def read(attrs: Attrs, path: Path) -> object:
-    """The value at `path` as it compares, or None when any step of it is missing."""
-    value = raw(attrs, path)
-    if path == ("priority",):
-        return rank(value)
-    return as_labels(value) if path == ("labels",) else value
+def reader(path: Path) -> Reader:
+    """What gets the value at `path` as it compares, or None when any step of it is missing."""
+    head = str(path[0])
+    known = KNOWN.get(head)
+    if len(path) > 1:
+        return lambda attrs: raw(attrs, path)
+    if known is not None and known.kind is Kind.SCALE:
+        return lambda attrs: rank(attrs.get(head), known)
+    if known is not None and known.kind is Kind.LIST:
+        return lambda attrs: as_labels(attrs.get(head))
+    return lambda attrs: attrs.get(head)
 
 
 def raw(attrs: Attrs, path: Path) -> object:
@@ -63,12 +52,13 @@ def _step(value: object, key: str | int) -> object:
     return None
 
 
-def rank(value: object) -> int | None:
-    """A priority as a number, 0 (critical) to 3 (low), from its number or its word; else None."""
+def rank(value: object, scale: Attribute) -> int | None:
+    """A word of a scale as its number, from the number or the word; None for anything else."""
     if isinstance(value, str):
         word = value.casefold()
-        return PRIORITY_WORDS.index(word) if word in PRIORITY_WORDS else None
-    if is_integer(value) and 0 <= value < len(PRIORITY_WORDS):
+        word = scale.aliases.get(word, word)
+        return scale.words.index(word) if word in scale.words else None
+    if is_integer(value) and 0 <= value < len(scale.words):
         return int(value)
     return None
 
@@ -85,8 +75,11 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> TypeGuard[int | float]:
-    return is_integer(value) or isinstance(value, float)
+def is_number(value: object) -> TypeGuard[int | float | Decimal]:
+    """A number that compares with every other one, so neither NaN nor a Decimal without an end."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and value == value  # noqa: PLR0124  only NaN differs from itself
+    return isinstance(value, Decimal) and value.is_finite()
 
 
 def same(left: object, right: object) -> bool:
@@ -109,7 +102,7 @@ def differs(left: object, right: object) -> bool:
     return left is not None and right is not None and not same(left, right)
 
 
-def ordered(compare: Callable[[float, float], bool]) -> Compare:
+def ordered(compare: Callable[[Any, Any], bool]) -> Compare:
     """`compare` for two numbers; false for anything else."""
     return lambda left, right: is_number(left) and is_number(right) and compare(left, right)
 
@@ -150,10 +143,11 @@ def suggestion(word: str, known: Collection[str]) -> str:
     return f"did you mean {found}?" if found else f"known are {', '.join(known)}"
 
 
-def no_priority(value: object) -> str:
-    """The error sentence for something written where a priority belongs."""
-    hint = suggestion(value if isinstance(value, str) else "", PRIORITY_WORDS)
-    return f"{show(value)} is no priority; {hint} (or 0 to 3)"
+def no_word(value: object, name: str, known: Attribute) -> str:
+    """The error sentence for something written where a word of `known` belongs."""
+    hint = suggestion(value if isinstance(value, str) else "", known.words)
+    numbers = f" (or 0 to {len(known.words) - 1})" if known.kind is Kind.SCALE else ""
+    return f"{show(value)} is no {name}; {hint}{numbers}"
 
 
 def spell(path: Path) -> str:
@@ -172,6 +166,8 @@ def show(value: object, *, depth: int = 3) -> str:
     if isinstance(value, str):
         plain = str(value)
         return repr(plain if len(plain) <= _LONGEST_TEXT else plain[: _LONGEST_TEXT - 1] + "…")
+    if isinstance(value, Decimal):
+        return format(value)[:_LONGEST_TEXT]
     if isinstance(value, int):
         return str(int(value)) if value.bit_length() <= _WIDEST_INT else "a very large number"
     if depth and isinstance(value, Mapping):

@@ -1,26 +1,63 @@
-"""A condition as a row of clauses that must all hold, each able to say why it does not.
+"""A condition as a row of clauses that must all hold, each able to say why not; and what a mistake says.
 
 Both spellings (`conditions.py`, `expressions.py`) end here. Must not parse anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adw_modules.errors import ConfigError
-from adw_modules.routing.attributes import Attrs, Path, raw, show, spell
+from adw_modules.routing.attributes import Attrs, raw, show, spell
+from adw_modules.routing.meaning import Every, Meaning, Test, paths_of, test_of
+from adw_modules.routing.vocabulary import Path
 
-Test = Callable[[Attrs], bool]
+_BEFORE, _AFTER = 50, 30  # characters shown of a long text around the mistake
 
 
 class ConditionError(ConfigError):
-    """A condition that cannot be understood. `position` counts characters from 0; None if structured."""
+    """A condition that cannot be understood. `position` counts characters from 0; None if structured.
 
-    def __init__(self, message: str, position: int | None = None) -> None:
+    `str()` of one in a text has two more lines: the text, and a caret under the mistake.
+    """
+
+    def __init__(self, message: str, position: int | None = None, text: str | None = None) -> None:
         self.message = message
         self.position = position
-        super().__init__(message if position is None else f"{message} (at character {position + 1})")
+        self.text = text
+        place = "" if position is None else f" (at character {position + 1})"
+        super().__init__("\n".join([f"{message}{place}", *self.pointer()]))
+
+    def within(self, text: str) -> ConditionError:
+        """The same mistake with the text that it is in."""
+        return ConditionError(self.message, self.position, text)
+
+    def pointer(self) -> list[str]:
+        """The text and a caret under the mistake: two lines, or none for a structured condition."""
+        return [] if self.text is None or self.position is None else pointer(self.text, self.position)
+
+
+def pointer(text: str, position: int) -> list[str]:
+    """`text` around `position`, and a caret under it."""
+    begin, end = max(0, position - _BEFORE), position + _AFTER
+    head, tail = "…" * (begin > 0), "…" * (end < len(text))
+    # One column for each character that may be anything: what steers a terminal is no part of a message.
+    before, after = _printable(text[begin:position]), _printable(text[position:end])
+    word = re.match(r"\w+", after)
+    carets = "^" * _width(word[0] if word else "^")
+    return [f"    {head}{before}{after}{tail}", f"    {' ' * _width(head + before)}{carets}"]
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +73,7 @@ class Clause:
     """One thing that must be so. `text` is as the operator wrote it; `paths` are what it looks at."""
 
     text: str
+    meaning: Meaning
     paths: tuple[Path, ...]
     test: Test
 
@@ -45,27 +83,39 @@ class Clause:
         return f"{self.text} ({', '.join(seen)})" if seen else self.text
 
 
+def clause(text: str, meaning: Meaning) -> Clause:
+    return Clause(text=text, meaning=meaning, paths=paths_of(meaning), test=test_of(meaning))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """Clauses that must all hold. Without any it always holds."""
 
-    clauses: tuple[Clause, ...] = ()
+    clauses: Sequence[Clause] = ()
 
     def evaluate(self, attrs: Attrs) -> Match:
         """Never raises, whatever `attrs` holds."""
-        for clause in self.clauses:
-            if not clause.test(attrs):
-                return Match(matched=False, clause=clause.failure(attrs))
+        for each in self.clauses:
+            if not each.test(attrs):
+                return Match(matched=False, clause=each.failure(attrs))
         return Match(matched=True, clause=self.text)
 
     @property
     def text(self) -> str:
-        return " and ".join(clause.text for clause in self.clauses) or "always"
+        return " and ".join(each.text for each in self.clauses) or "always"
+
+    @property
+    def meaning(self) -> Meaning:
+        return Every(parts=tuple(each.meaning for each in self.clauses))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(path for each in self.clauses for path in each.paths))
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes the condition looks at, without their paths, in the order of first use."""
-        return tuple(dict.fromkeys(str(path[0]) for clause in self.clauses for path in clause.paths))
+        return tuple(dict.fromkeys(str(path[0]) for path in self.paths))
 
 
 def _value(value: object) -> str:

@@ -14,13 +14,15 @@ Everything that can be known to be wrong is refused here, with its position; eva
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from adw_modules.routing.attributes import NUMERIC, Path, nearest, read, show, spell, suggestion
-from adw_modules.routing.clauses import Clause, ConditionError, Test
-from adw_modules.routing.comparisons import OPERATORS, Operand, compiled
+from adw_modules.routing.attributes import nearest, show, spell, suggestion
+from adw_modules.routing.clauses import Clause, ConditionError, clause
+from adw_modules.routing.comparisons import Operand, compiled
+from adw_modules.routing.meaning import OPERATORS, Constant, Either, Every, Flag, Meaning, Not
 from adw_modules.routing.tokens import Token, found, tokens
+from adw_modules.routing.vocabulary import ANYTHING, TASK_FIELDS, Kind, Path, attribute
 
 LONGEST = 1000  # characters
 DEEPEST = 20  # parentheses and `not`s around one comparison
@@ -35,32 +37,36 @@ _RESERVED = frozenset(
 class _Node:
     """A piece that is true or false. `parts` are the pieces that `and` joins at its top."""
 
-    test: Test
-    paths: tuple[Path, ...]
+    meaning: Meaning
     start: int
     end: int
     parts: tuple[_Node, ...] = ()
 
 
-def parse(text: str, *, names: Collection[str]) -> tuple[Clause, ...]:
-    """The clauses of a string condition. Raises ConditionError and nothing else."""
+def parse(text: str, *, names: Collection[str], only_known: bool = False) -> tuple[Clause, ...]:
+    """The clauses of a string condition. Raises ConditionError with position and text, and nothing else."""
+    try:
+        node = _parsed(text, names, only_known)
+    except ConditionError as error:
+        raise error.within(text) from None
+    return tuple(clause(text[part.start : part.end], part.meaning) for part in node.parts or (node,))
+
+
+def _parsed(text: str, names: Collection[str], only_known: bool) -> _Node:
     if len(text) > LONGEST:
         raise ConditionError(
             f"a condition has at most {LONGEST} characters; split it into several rules", LONGEST
         )
-    node = _Parser(tokens(text), names).condition()
-    return tuple(
-        Clause(text=text[part.start : part.end], paths=tuple(dict.fromkeys(part.paths)), test=part.test)
-        for part in node.parts or (node,)
-    )
+    return _Parser(tokens(text), names, only_known).condition()
 
 
 class _Parser:
     """Recursive descent over the tokens of one condition."""
 
-    def __init__(self, tokens: list[Token], names: Collection[str]) -> None:
+    def __init__(self, tokens: list[Token], names: Collection[str], only_known: bool) -> None:
         self._tokens = tokens
         self._names = names
+        self._only_known = only_known
         self._at = 0
         self._depth = 0
 
@@ -95,13 +101,13 @@ class _Parser:
         nodes = [self._both()]
         while self._take_if("or"):
             nodes.append(self._both())
-        return nodes[0] if len(nodes) == 1 else _joined(nodes, any)
+        return nodes[0] if len(nodes) == 1 else _joined(nodes, Either)
 
     def _both(self) -> _Node:
         nodes = [self._single()]
         while self._take_if("and"):
             nodes.append(self._single())
-        return nodes[0] if len(nodes) == 1 else _joined(nodes, all)
+        return nodes[0] if len(nodes) == 1 else _joined(nodes, Every)
 
     def _single(self) -> _Node:
         opening = self._take_if("not", "(")
@@ -118,14 +124,12 @@ class _Parser:
 
     def _negation(self, opening: Token) -> _Node:
         inner = self._single()
-        return _Node(
-            test=lambda attrs: not inner.test(attrs), paths=inner.paths, start=opening.start, end=inner.end
-        )
+        return _Node(meaning=Not(inner=inner.meaning), start=opening.start, end=inner.end)
 
     def _group(self, opening: Token) -> _Node:
         inner = self._either()
         end = self._expect(")", f"to close the one at character {opening.start + 1}").end
-        return _Node(test=inner.test, paths=inner.paths, start=opening.start, end=end, parts=inner.parts)
+        return _Node(meaning=inner.meaning, start=opening.start, end=end, parts=inner.parts)
 
     def _comparison(self) -> _Node:
         left = self._operand()
@@ -133,20 +137,18 @@ class _Parser:
         if sign is None:
             return self._bare(left)
         right = self._operand()
-        test = compiled(left, sign, right)
-        paths = tuple(operand.path for operand in (left, right) if operand.path)
-        return _Node(test=test, paths=paths, start=left.start, end=self._last_end)
+        return _Node(meaning=compiled(left, sign, right), start=left.start, end=self._last_end)
 
     def _bare(self, operand: Operand) -> _Node:
         """A path or true/false on its own: holds only for a real `true`."""
         path, value = operand.path, operand.value
         if path is None and not isinstance(value, bool):
             raise ConditionError(f"{show(value)} on its own is no condition; compare it", operand.start)
-        test = (lambda attrs: read(attrs, path) is True) if path else (lambda _: value is True)
-        if path in {("priority",), ("labels",)} or (path and path[0] in NUMERIC):
+        if path and operand.known.kind is not Kind.ANY:
             self._refuse_operator()
             raise ConditionError(f"{spell(path)} is not true or false; compare it", operand.start)
-        return _Node(test=test, paths=(path,) if path else (), start=operand.start, end=self._last_end)
+        meaning = Flag(path=path) if path else Constant(value=value is True)
+        return _Node(meaning=meaning, start=operand.start, end=self._last_end)
 
     @property
     def _last_end(self) -> int:
@@ -215,8 +217,23 @@ class _Parser:
             raise self._unknown_name(token)
         keys: list[str | int] = [token.text]
         while opening := self._take_if(".", "["):
+            at = self._now.start
             keys.append(self._name_after_dot() if opening.text == "." else self._key_in_brackets())
-        return Operand(start=token.start, path=tuple(keys))
+            self._refuse_part(tuple(keys), at)
+        path = tuple(keys)
+        return Operand(start=token.start, path=path, known=attribute(path) or ANYTHING)
+
+    def _refuse_part(self, path: Path, at: int) -> None:
+        """A step that leads nowhere: a field of a number, or one of the task that it does not have."""
+        if attribute(path) is None:
+            if self._now.text == "(" and self._now.kind == "mark":
+                raise ConditionError(f"`{path[-1]}(`: conditions have no function calls", at)
+            whole = path[:-1]
+            what = (attribute(whole) or ANYTHING).kind
+            raise ConditionError(f"{spell(whole)} is {what} and has no {_part(path[-1])}", at)
+        if self._only_known and path[0] == "task" and len(path) == 2 and path[1] not in TASK_FIELDS:
+            name = str(path[1])
+            raise ConditionError(f'task has no "{name}"; {suggestion(name, TASK_FIELDS)}', at)
 
     def _unknown_name(self, token: Token) -> ConditionError:
         if self._now.text == "(" and self._now.kind == "mark":
@@ -241,13 +258,15 @@ class _Parser:
         return key
 
 
-def _joined(nodes: list[_Node], join: Callable[..., bool]) -> _Node:
+def _part(key: str | int) -> str:
+    return f"item {key}" if isinstance(key, int) else f'part "{key}"'
+
+
+def _joined(nodes: list[_Node], join: type[Every | Either]) -> _Node:
     """`and` keeps its parts, so that the one that fails can be named; `or` fails only as a whole."""
-    tests = [node.test for node in nodes]
-    parts = tuple(part for node in nodes for part in node.parts or (node,)) if join is all else ()
+    parts = tuple(part for node in nodes for part in node.parts or (node,)) if join is Every else ()
     return _Node(
-        test=lambda attrs: join(test(attrs) for test in tests),
-        paths=tuple(path for node in nodes for path in node.paths),
+        meaning=join(parts=tuple(node.meaning for node in nodes)),
         start=nodes[0].start,
         end=nodes[-1].end,
         parts=parts,

@@ -9,7 +9,7 @@ Must not read a clock, start anything or remember anything between two decisions
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -19,7 +19,10 @@ from adw_modules.config import CoordinatorSettings, LlmSettings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.providers import ProviderManager, as_mapping
 from adw_modules.routing.attributes import Attrs, show
+from adw_modules.routing.index import RuleIndex
 from adw_modules.routing.rules import Rule, compile_rules
+from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace, Trace
+from adw_modules.routing.vocabulary import WEEKDAYS
 
 # What a log line always shows of a task; other attributes only when the winning rule looked at them.
 SHOWN = ("priority", "labels", "retry_count")
@@ -31,15 +34,6 @@ Eligible = Callable[[str, str], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RuleTrace:
-    """One rule that was tried. `why`: the clause that failed, what matched, or why it was passed over."""
-
-    rule: str
-    matched: bool
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingDecision:
     """Who does it. `rule` is None when the defaults were used; `reason` is one sentence for people."""
 
@@ -47,9 +41,10 @@ class RoutingDecision:
     model: str
     rule: str | None
     reason: str
-    trace: tuple[RuleTrace, ...]
-    attrs_line: str  # "  Task attrs: {…}"
-    attrs: Mapping[str, Any] = field(default_factory=dict, compare=False)  # the same as data
+    trace: Sequence[RuleTrace]
+    looked_at: tuple[str, ...] = ()  # the attributes that the rule asked about
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all that the decision saw
+    considered: Mapping[Target, str | None] = field(default_factory=dict, compare=False)  # None: eligible
 
     @property
     def log_line(self) -> str:
@@ -59,28 +54,55 @@ class RoutingDecision:
         why = self.reason[:1].upper() + self.reason[1:]
         return f"{'' if self.reason == DISABLED else '✗ '}{why} → {target} (default)"
 
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What the log shows of the task: the usual ones, and what the rule looked at."""
+        names = dict.fromkeys((*SHOWN, *self.looked_at))
+        return {name: self.known[name] for name in names if name in self.known}
+
+    @property
+    def attrs_line(self) -> str:
+        return f"  Task attrs: {show(self.attrs)}"
+
+    @property
+    def targets(self) -> tuple[TargetTrace, ...]:
+        """Each target that was considered, in that order: eligible, or why not."""
+        return _targets(self.considered)
+
+    def stored(self) -> StoredDecision:
+        """The decision as it is kept with its run: everything written out."""
+        record = {
+            "rules": list(self.trace),
+            "targets": list(self.targets),
+            "attrs": dict(self.known),
+        }
+        return StoredDecision(
+            provider=self.provider, model=self.model, rule=self.rule, reason=self.reason, trace=record
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoRoute:
     """Nobody can do it now. `reasons` has one entry for each target that was considered."""
 
     reasons: tuple[str, ...]
-    trace: tuple[RuleTrace, ...]
+    trace: Sequence[RuleTrace]
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    considered: Mapping[Target, str | None] = field(default_factory=dict, compare=False)
 
     @property
     def reason(self) -> str:
         return "; ".join(self.reasons)
 
+    @property
+    def targets(self) -> tuple[TargetTrace, ...]:
+        return _targets(self.considered)
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A provider and one of its models."""
 
-    provider: str
-    model: str
-
-    def __str__(self) -> str:
-        return f"{self.provider}/{self.model}"
+def _targets(considered: Mapping[Target, str | None]) -> tuple[TargetTrace, ...]:
+    return tuple(
+        TargetTrace(target=str(target), eligible=why is None, why=why) for target, why in considered.items()
+    )
 
 
 class ModelRouter:
@@ -111,7 +133,16 @@ class ModelRouter:
         self.rules = compile_rules(routing.get("rules") or ())
         self._offered_by = _providers_by_model(tables.get("models") or ())
         self.default = self._default_target(routing, tables.get("llm") or {})
-        self._ranked = [(rule, self.target_of(rule)) for rule in self.rules]
+        self._ranked = [
+            _Ranked(
+                rule=rule,
+                target=self.target_of(rule),
+                reason=rule.reason or rule.condition.text,
+                looked_at=rule.condition.attributes,
+            )
+            for rule in self.rules
+        ]
+        self._index = RuleIndex([rule.condition for rule in self.rules])
         self._asks_status = any("provider_status" in rule.condition.attributes for rule in self.rules)
         self._providers = providers
         self._now = now
@@ -135,23 +166,25 @@ class ModelRouter:
         asked at most once for each target, and only for those a rule or the defaults lead to.
         """
         known = self._completed(attrs)
-        refusals: dict[Target, str | None] = {}
-        trace: list[RuleTrace] = []
-        for rule, target in self._ranked if self.enabled else ():
-            match = rule.condition.evaluate(known)
-            if not match.matched:
-                trace.append(RuleTrace(rule=rule.name, matched=False, why=match.clause))
-                continue
-            refusal = self._refusal(target, eligible, refusals)
+        considered: dict[Target, str | None] = {}
+        passed_over: dict[int, str] = {}  # where a rule stands -> why its target cannot be used
+        for position in self._index.matching(known) if self.enabled else ():
+            ranked = self._ranked[position]
+            refusal = self._refusal(ranked.target, eligible, considered)
             if refusal is None:
-                trace.append(RuleTrace(rule=rule.name, matched=True, why=match.clause))
-                return _decision(rule, target, known, trace)
-            trace.append(
-                RuleTrace(
-                    rule=rule.name, matched=True, why=f"passed over: {target} is not eligible: {refusal}"
+                return RoutingDecision(
+                    provider=ranked.target.provider,
+                    model=ranked.target.model,
+                    rule=ranked.rule.name,
+                    reason=ranked.reason,
+                    trace=Trace(self.rules, position + 1, passed_over, known),
+                    looked_at=ranked.looked_at,
+                    known=known,
+                    considered=considered,
                 )
-            )
-        return self._fall_back(known, eligible, refusals, trace)
+            passed_over[position] = f"passed over: {ranked.target} is not eligible: {refusal}"
+        tried = len(self.rules) if self.enabled else 0
+        return self._fall_back(known, eligible, considered, Trace(self.rules, tried, passed_over, known))
 
     def choose(self, attrs: Attrs) -> RoutingDecision:
         """Like `decide`, for callers that need a route. Raises CoordinatorError if there is none."""
@@ -167,42 +200,64 @@ class ModelRouter:
 
     def _fall_back(
         self,
-        known: Attrs,
+        known: Mapping[str, Any],
         eligible: Eligible | None,
-        refusals: dict[Target, str | None],
-        trace: list[RuleTrace],
+        considered: dict[Target, str | None],
+        trace: Trace,
     ) -> RoutingDecision | NoRoute:
-        if self._refusal(self.default, eligible, refusals) is None:
-            return _decision(None, self.default, known, trace, reason=self._why_default(refusals))
-        reasons = tuple(f"{target}: {refusal}" for target, refusal in refusals.items() if refusal)
-        return NoRoute(reasons=reasons, trace=tuple(trace))
+        if self._refusal(self.default, eligible, considered) is not None:
+            reasons = tuple(f"{target}: {refusal}" for target, refusal in considered.items() if refusal)
+            return NoRoute(reasons=reasons, trace=trace, known=known, considered=considered)
+        return RoutingDecision(
+            provider=self.default.provider,
+            model=self.default.model,
+            rule=None,
+            reason=self._why_default(considered),
+            trace=trace,
+            known=known,
+            considered=considered,
+        )
 
-    def _why_default(self, refusals: Mapping[Target, str | None]) -> str:
+    def _why_default(self, considered: Mapping[Target, str | None]) -> str:
         if not self.enabled:
             return DISABLED
-        passed_over = any(refusals.values())
+        passed_over = any(considered.values())
         return "no eligible target among the rules that matched" if passed_over else "no rule matched"
 
     def _refusal(
-        self, target: Target, eligible: Eligible | None, refusals: dict[Target, str | None]
+        self, target: Target, eligible: Eligible | None, considered: dict[Target, str | None]
     ) -> str | None:
-        if target not in refusals:
-            refusals[target] = self._unavailable(target) or (
+        if target not in considered:
+            considered[target] = self._unavailable(target) or (
                 eligible(target.provider, target.model) if eligible else None
             )
-        return refusals[target]
+        return considered[target]
 
     def _unavailable(self, target: Target) -> str | None:
         return self._providers.availability(target.provider).reason if self._providers else None
 
-    def _completed(self, attrs: Attrs) -> Attrs:
-        """What the caller knows of the task, plus the hour and the providers' state if it left them out."""
-        known = dict(attrs)
-        if "hour" not in known and self._now is not None:
-            known["hour"] = self._now().astimezone(self._timezone).hour
+    def _completed(self, attrs: Attrs) -> dict[str, Any]:
+        """What the caller knows of the task, plus the time and the providers' state if it left them out.
+
+        Lists and tables are copied: the trace is written from them when somebody looks, maybe later.
+        """
+        known: dict[str, Any] = {
+            name: value.copy() if value.__class__ in _CHANGEABLE else value for name, value in attrs.items()
+        }
+        if self._now is not None and ("hour" not in known or "weekday" not in known):
+            for name, value in at_local(self._now(), self._timezone).items():
+                known.setdefault(name, value)
         if self._asks_status and "provider_status" not in known and self._providers is not None:
             known["provider_status"] = _status(self._providers)
         return known
+
+    def attributes_at(self, now: datetime) -> dict[str, Any]:
+        """`hour` and `weekday` at `now`, in the configured time zone."""
+        return at_local(now, self._timezone)
+
+    @property
+    def timezone(self) -> tzinfo:
+        return self._timezone
 
     def _default_target(self, routing: Mapping[str, Any], llm: Mapping[str, Any]) -> Target:
         own_model = routing.get("default_model")
@@ -212,20 +267,23 @@ class ModelRouter:
         return Target(provider or LlmSettings().provider, model or LlmSettings().model_default)
 
 
-def _decision(
-    rule: Rule | None, target: Target, known: Attrs, trace: list[RuleTrace], *, reason: str = ""
-) -> RoutingDecision:
-    looked_at = rule.condition.attributes if rule else ()
-    shown = {name: known[name] for name in dict.fromkeys((*SHOWN, *looked_at)) if name in known}
-    return RoutingDecision(
-        provider=target.provider,
-        model=target.model,
-        rule=rule.name if rule else None,
-        reason=(rule.reason or rule.condition.text) if rule else reason,
-        trace=tuple(trace),
-        attrs_line=f"  Task attrs: {show(shown)}",
-        attrs=shown,
-    )
+_CHANGEABLE = frozenset({list, dict, set})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ranked:
+    """A rule at its place, with what follows from it worked out once."""
+
+    rule: Rule
+    target: Target
+    reason: str
+    looked_at: tuple[str, ...]
+
+
+def at_local(now: datetime, zone: tzinfo) -> dict[str, Any]:
+    """Hour and day of the week on the clocks of `zone`, whatever they have been turned to."""
+    local = now.astimezone(UTC).astimezone(zone)  # through UTC: a time that a zone skips does not exist
+    return {"hour": local.hour, "weekday": WEEKDAYS[local.weekday()]}
 
 
 def _providers_by_model(models: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from adw_modules.routing import NoRoute, RoutingDecision
 from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
-from adw_modules.tasks.model import Snapshot, Task, TaskState
+from adw_modules.tasks.model import Outcome, Snapshot, Task, TaskState
 
 NO_ROUTE_RECHECK = timedelta(seconds=60)
 
@@ -100,13 +100,11 @@ def _place(
 
     def slot_free(provider: str, _model: str) -> str | None:
         nonlocal waits_for_slot
-        limit = limits.per_provider.get(provider)
-        if limit is None or load[provider] < limit:
-            return None
-        waits_for_slot = True
-        return f"all {limit} slots of {provider} are busy"
+        busy = no_slot(provider, load, limits)
+        waits_for_slot = waits_for_slot or busy is not None
+        return busy
 
-    decision = route(attributes(task, limits.own_label_prefix), slot_free)
+    decision = route(attributes(task, limits.own_label_prefix, now=now), slot_free)
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
     if waits_for_slot:
@@ -116,21 +114,70 @@ def _place(
     )
 
 
+def no_slot(provider: str, load: Mapping[str, int], limits: Limits) -> str | None:
+    """Why a provider takes no further run now; None when it does. `load`: live runs by provider."""
+    limit = limits.per_provider.get(provider)
+    if limit is None or load.get(provider, 0) < limit:
+        return None
+    return f"all {limit} slots of {provider} are busy"
+
+
 def tokens_used_up(tokens: int, limit: int) -> str:
     """The sentence for an issue that has used all the tokens it may use in its life."""
     return f"has used {tokens:,} of its {limit:,} tokens (coordinator.max_tokens_per_issue)"
 
 
-def attributes(task: Task, own_label_prefix: str = "") -> dict[str, Any]:
-    """What routing rules may ask about a task. The first three are what the log line shows."""
+def attributes(task: Task, own_label_prefix: str = "", *, now: datetime | None = None) -> dict[str, Any]:
+    """What routing rules may ask about a task. The first three are what the log line shows.
+
+    Title and text are those that the trigger admitted: an edit since then does not change the way.
+    The hour, the day of the week and how providers are come from the router; without `now` there is no age.
+    """
     return {
         "priority": task.priority.word,
         "labels": list(task.labels_of_others(own_label_prefix)),
         "retry_count": task.retry_count,
         "repo": task.repo,
         "author": task.author,
-        "failure_class": task.last_failure_class.value if task.last_failure_class else None,
-        "task": {"id": task.name, "number": task.issue_number},
+        "title": task.snapshot_title,
+        "title_length": len(task.snapshot_title),
+        "body_length": len(task.snapshot_body),
+        "created_age_hours": None if now is None else _hours(now - task.created_at),
+        "failure_class": _why_it_failed(task),
+        "last_provider": task.last_provider,
+        "last_model": task.last_model,
+        "task": _task_fields(task),
+    }
+
+
+def _hours(age: timedelta) -> float:
+    """Two decimals, so that what is shown is what was compared; a clock that was set back makes no age."""
+    return max(0.0, round(age / timedelta(hours=1), 2))
+
+
+def _why_it_failed(task: Task) -> str | None:
+    if task.last_failure_class is not None:
+        return task.last_failure_class.value
+    is_bad = task.last_outcome not in {None, Outcome.SUCCEEDED, Outcome.FAILED}
+    return task.last_outcome.value if task.last_outcome and is_bad else None
+
+
+def _task_fields(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.name,
+        "name": task.name,
+        "repo": task.repo,
+        "number": task.issue_number,
+        "title": task.snapshot_title,
+        "author": task.author,
+        "triggered_by": task.triggered_by,
+        "branch": task.branch,
+        "attempts": task.attempts,
+        "runs": task.runs,
+        "lost": task.lost,
+        "tokens": task.tokens,
+        "last_outcome": task.last_outcome.value if task.last_outcome else None,
+        "pr_number": task.pr_number,
     }
 
 

@@ -48,7 +48,7 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
                 "cause": task.cause,
                 "wake_at": task.wake_at,
                 "rule": decision.rule if decision else None,
-                "rules": decision.trace if decision else [],
+                "rules": decision.rules if decision else [],
             }
         )
     else:

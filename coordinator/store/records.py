@@ -49,7 +49,10 @@ class Decision(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
-    """Why a run went where it went, as stored with it. `trace` is plain JSON data."""
+    """Why a run went where it went, as stored with it. `trace` is plain JSON data.
+
+    That is a table of `rules`, `targets` and `attrs`; in the first versions it was the list of rules alone.
+    """
 
     run_id: int
     provider: str
@@ -59,6 +62,21 @@ class DecisionRecord:
     trace: Any
     config_version: str
     decided_at: datetime
+
+    @property
+    def rules(self) -> list[dict[str, Any]]:
+        """Each rule that was tried: `rule`, `matched`, `why`."""
+        return list(self.trace["rules"] if isinstance(self.trace, dict) else self.trace or ())
+
+    @property
+    def targets(self) -> list[dict[str, Any]]:
+        """Each target that was considered: `target`, `eligible`, `why`."""
+        return list(self.trace["targets"]) if isinstance(self.trace, dict) else []
+
+    @property
+    def attrs(self) -> dict[str, Any] | None:
+        """All that the decision saw of the task; None where it was not kept."""
+        return dict(self.trace["attrs"]) if isinstance(self.trace, dict) else None
 
 
 class OutboxKind(StrEnum):

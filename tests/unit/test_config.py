@@ -618,9 +618,12 @@ def test_a_condition_that_could_never_be_meant_is_refused_with_its_rule(conditio
 
 def test_a_text_condition_is_refused_with_the_place_of_its_mistake():
     (sentence,) = problems("[[routing.rules]]\ncondition = 'priority == '")
-    assert sentence.startswith(
-        f"{F}, line 2: routing.rules[#1].condition is wrong at character 13 (priority == ⟨here⟩): "
-    )
+    found = "expected a name or a value, found the end"
+    assert sentence.split("\n") == [
+        f"{F}, line 2: routing.rules[#1].condition is wrong at character 13: {found}.",
+        "    priority == ",
+        "                ^",
+    ]
 
 
 def test_all_problems_are_said_at_once_in_the_order_of_the_file():

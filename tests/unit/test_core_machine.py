@@ -167,7 +167,7 @@ class CoreMachine(RuleBasedStateMachine):
         refusal = eligible("a", "m") if self.is_routable else "key not set"
         if refusal:
             return NoRoute(reasons=(refusal,), trace=())
-        return RoutingDecision(provider="a", model="m", rule=None, reason="", trace=(), attrs_line="")
+        return RoutingDecision(provider="a", model="m", rule=None, reason="", trace=())
 
     def snapshot(self, paused: bool) -> Snapshot:
         waiting = (TaskState.RETRY_WAIT, TaskState.BLOCKED)

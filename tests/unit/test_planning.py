@@ -11,7 +11,7 @@ from tests.builders import NOW, a_run, a_snapshot, a_task, later
 
 
 def decision(provider: str = "claude-cli") -> RoutingDecision:
-    return RoutingDecision(provider=provider, model="m", rule="r", reason="because", trace=(), attrs_line="")
+    return RoutingDecision(provider=provider, model="m", rule="r", reason="because", trace=())
 
 
 def to(provider: str):
