@@ -2,7 +2,7 @@
 
 from adw_modules.routing.conditions import ConditionError, compile_condition, compile_conditions
 from adw_modules.routing.rules import Rule
-from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing.selection import ModelRouter, NoRoute, RoutingDecision, zone_of
 from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "TargetTrace",
     "compile_condition",
     "compile_conditions",
+    "zone_of",
 ]

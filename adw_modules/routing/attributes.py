@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from adw_modules.routing.vocabulary import KNOWN, Attribute, Kind, Path
 
-Attrs = Mapping[str, object]
+Attrs = Mapping[Any, Any]
 Compare = Callable[[object, object], bool]
 Reader = Callable[[Attrs], object]
 
@@ -25,15 +25,27 @@ _WIDEST_INT = 64  # bits; longer numbers cannot be turned into text in bounded t
 
 def reader(path: Path) -> Reader:
     """What gets the value at `path` as it compares, or None when any step of it is missing."""
-    head = str(path[0])
-    known = KNOWN.get(head)
-    if len(path) > 1:
-        return lambda attrs: raw(attrs, path)
+    head, *rest = path
+    known = KNOWN.get(str(head))
+    if rest:
+        return _reader_of_part(path)
     if known is not None and known.kind is Kind.SCALE:
         return lambda attrs: rank(attrs.get(head), known)
     if known is not None and known.kind is Kind.LIST:
         return lambda attrs: as_labels(attrs.get(head))
     return lambda attrs: attrs.get(head)
+
+
+def _reader_of_part(path: Path) -> Reader:
+    if len(path) > 2:
+        return lambda attrs: raw(attrs, path)
+    head, key = path
+
+    def part(attrs: Attrs) -> object:
+        whole = attrs.get(head)
+        return whole.get(key) if whole.__class__ is dict else _step(whole, key)
+
+    return part
 
 
 def raw(attrs: Attrs, path: Path) -> object:
@@ -54,6 +66,8 @@ def _step(value: object, key: str | int) -> object:
 
 def rank(value: object, scale: Attribute) -> int | None:
     """A word of a scale as its number, from the number or the word; None for anything else."""
+    if value.__class__ is str and value in scale.numbers:  # as nearly all are written
+        return scale.numbers[value]
     if isinstance(value, str):
         word = value.casefold()
         word = scale.aliases.get(word, word)
@@ -65,6 +79,8 @@ def rank(value: object, scale: Attribute) -> int | None:
 
 def as_labels(value: object) -> list[object] | None:
     """Labels as a list, whatever collection they came in; one bare label is a list of one."""
+    if value.__class__ is list:
+        return value
     if isinstance(value, str):
         return [value]
     return list(value) if isinstance(value, list | tuple | set | frozenset) else None
@@ -77,6 +93,8 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 def is_number(value: object) -> TypeGuard[int | float | Decimal]:
     """A number that compares with every other one, so neither NaN nor a Decimal without an end."""
+    if value.__class__ is int:
+        return True
     if isinstance(value, int | float):
         return not isinstance(value, bool) and value == value  # noqa: PLR0124  only NaN differs from itself
     return isinstance(value, Decimal) and value.is_finite()

@@ -15,7 +15,8 @@ from adw_modules.routing.attributes import Attrs, raw, show, spell
 from adw_modules.routing.meaning import Every, Meaning, Test, paths_of, test_of
 from adw_modules.routing.vocabulary import Path
 
-_BEFORE, _AFTER = 50, 30  # characters shown of a long text around the mistake
+_WHOLE = 100  # characters of a text that is shown whole
+_BEFORE, _AFTER = 50, 40  # of a longer one, around the mistake
 
 
 class ConditionError(ConfigError):
@@ -42,7 +43,7 @@ class ConditionError(ConfigError):
 
 def pointer(text: str, position: int) -> list[str]:
     """`text` around `position`, and a caret under it."""
-    begin, end = max(0, position - _BEFORE), position + _AFTER
+    begin, end = (0, len(text)) if len(text) <= _WHOLE else (max(0, position - _BEFORE), position + _AFTER)
     head, tail = "…" * (begin > 0), "…" * (end < len(text))
     # One column for each character that may be anything: what steers a terminal is no part of a message.
     before, after = _printable(text[begin:position]), _printable(text[position:end])
@@ -77,10 +78,12 @@ class Clause:
     paths: tuple[Path, ...]
     test: Test
 
-    def failure(self, attrs: Attrs) -> str:
-        """The clause with the values that made it fail."""
-        seen = [f"{spell(path)} is {_value(raw(attrs, path))}" for path in self.paths]
-        return f"{self.text} ({', '.join(seen)})" if seen else self.text
+    def failure(self, attrs: Attrs, seen: dict[Path, str]) -> str:
+        """The clause with the values that made it fail. `seen` keeps what was put into words already."""
+        for path in self.paths:
+            if path not in seen:
+                seen[path] = f"{spell(path)} is {_value(raw(attrs, path))}"
+        return f"{self.text} ({', '.join([seen[path] for path in self.paths])})" if self.paths else self.text
 
 
 def clause(text: str, meaning: Meaning) -> Clause:
@@ -93,11 +96,11 @@ class Condition:
 
     clauses: Sequence[Clause] = ()
 
-    def evaluate(self, attrs: Attrs) -> Match:
-        """Never raises, whatever `attrs` holds."""
+    def evaluate(self, attrs: Attrs, seen: dict[Path, str] | None = None) -> Match:
+        """Never raises, whatever `attrs` holds. `seen` may be shared by conditions on the same values."""
         for each in self.clauses:
             if not each.test(attrs):
-                return Match(matched=False, clause=each.failure(attrs))
+                return Match(matched=False, clause=each.failure(attrs, {} if seen is None else seen))
         return Match(matched=True, clause=self.text)
 
     @property

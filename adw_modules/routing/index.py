@@ -9,13 +9,15 @@ a condition means. See decision 0018.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from adw_modules.routing.attributes import Attrs, Reader, reader
 from adw_modules.routing.clauses import Clause, Condition
-from adw_modules.routing.meaning import Predicate, Test, predicate_of
-from adw_modules.routing.vocabulary import Path
+from adw_modules.routing.meaning import Predicate, Test, compares_numbers, numbers_of, predicate_of
+from adw_modules.routing.vocabulary import Kind, Path, attribute
 
 # Attributes whose values come again and again. Others would fill the memory and be found there seldom.
 _RECURRING = frozenset(
@@ -36,28 +38,32 @@ _RECURRING = frozenset(
 _MOST_REMEMBERED = 4096  # values of one attribute; then it begins anew
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Column:
     """The clauses on one attribute. A set bit: as far as this attribute goes, the rule can match."""
 
     read: Reader
     everywhere: int  # all bits set
     clauses: list[tuple[int, Predicate]]  # the rule's bit, and what it asks
-    remembered: dict[object, int]
+    remembered: dict[object, int] = field(default_factory=dict)
 
-    def of(self, value: object) -> int:
+    def bits(self, attrs: Attrs) -> int:
+        value: Any = self.read(attrs)
+        kind = value.__class__
         try:
-            key = value if value.__class__ in _SIMPLE else _key(value)
+            key = value if kind in _SIMPLE else tuple(value) if kind is list else (kind, value)
             found = self.remembered.get(key)
         except TypeError:  # somebody's list of lists: worked out each time
-            return self._worked_out(value)
-        if found is None:
-            if len(self.remembered) >= _MOST_REMEMBERED:
-                self.remembered.clear()
-            found = self.remembered[key] = self._worked_out(value)
+            return self.worked_out(value)
+        return self.remember(key, value) if found is None else found
+
+    def remember(self, key: object, value: object) -> int:
+        if len(self.remembered) >= _MOST_REMEMBERED:
+            self.remembered.clear()
+        found = self.remembered[key] = self.worked_out(value)
         return found
 
-    def _worked_out(self, value: object) -> int:
+    def worked_out(self, value: object) -> int:
         bits = self.everywhere
         for bit, predicate in self.clauses:
             if not predicate(value):
@@ -65,14 +71,28 @@ class _Column:
         return bits
 
 
-_SIMPLE = frozenset({str, int, type(None)})  # one key each: no two of them that differ are equal
+# One key each: no two values of these classes that differ are equal. Others go with their class, because
+# 1, 1.0 and True are one key to a dict. Items of a list need not: only a text in it can make a clause hold.
+_SIMPLE = frozenset({str, int, type(None)})
 
 
-def _key(value: object) -> object:
-    """1, 1.0 and True are one key to a dict, but not to a rule."""
-    if isinstance(value, list):
-        return (list, *(item if item.__class__ is str else (item.__class__, item) for item in value))
-    return value.__class__, value
+@dataclass(slots=True, kw_only=True)
+class _Thresholds(_Column):
+    """The same for numbers that never come again: between two numbers of the clauses nothing changes."""
+
+    numbers: list[int | float]  # all that the clauses compare with, in order
+
+    def bits(self, attrs: Attrs) -> int:
+        value = self.read(attrs)
+        if value.__class__ not in _NUMBERS or value != value:  # noqa: PLR0124  NaN has no place
+            return self.worked_out(value)
+        number = cast("int | float", value)
+        place = bisect_left(self.numbers, number) + bisect_right(self.numbers, number)
+        found = self.remembered.get(place)
+        return self.remember(place, value) if found is None else found
+
+
+_NUMBERS = frozenset({int, float})
 
 
 class RuleIndex:
@@ -80,27 +100,32 @@ class RuleIndex:
 
     def __init__(self, conditions: Sequence[Condition]) -> None:
         self._everywhere = (1 << len(conditions)) - 1
-        columns: dict[Path, list[tuple[int, Predicate]]] = {}
+        asked: dict[Path, list[tuple[int, Clause]]] = {}
         self._rest: list[tuple[Test, ...]] = []
         for position, condition in enumerate(conditions):
             rest = []
             for clause in condition.clauses:
-                predicate = _predicate(clause)
-                if predicate is None:
+                if _column_of(clause) is None:
                     rest.append(clause.test)
                 else:
-                    columns.setdefault(clause.paths[0], []).append((1 << position, predicate))
+                    asked.setdefault(clause.paths[0], []).append((1 << position, clause))
             self._rest.append(tuple(rest))
-        self._columns = [
-            _Column(read=reader(path), everywhere=self._everywhere, clauses=clauses, remembered={})
-            for path, clauses in sorted(columns.items(), key=lambda item: -len(item[1]))
-        ]
+        by_use = sorted(asked.items(), key=lambda item: -len(item[1]))
+        self._columns = [self._column(path, clauses) for path, clauses in by_use]
+
+    def _column(self, path: Path, asked: list[tuple[int, Clause]]) -> _Column:
+        clauses = [(bit, predicate) for bit, clause in asked if (predicate := predicate_of(clause.meaning))]
+        read = reader(path)
+        if path[0] in _RECURRING:
+            return _Column(read=read, everywhere=self._everywhere, clauses=clauses)
+        numbers = sorted({number for _, clause in asked for number in numbers_of(clause.meaning)})
+        return _Thresholds(read=read, everywhere=self._everywhere, clauses=clauses, numbers=numbers)
 
     def matching(self, attrs: Attrs) -> Iterator[int]:
         """The positions of the rules that match, in order. Works only as far as it is asked."""
         left = self._everywhere
         for column in self._columns:
-            left &= column.of(column.read(attrs))
+            left &= column.bits(attrs)
             if not left:
                 return
         while left:
@@ -114,8 +139,11 @@ class RuleIndex:
             left ^= bit
 
 
-def _predicate(clause: Clause) -> Predicate | None:
-    """The test of one recurring value that the clause comes to; None when it is more than that."""
-    if len(clause.paths) != 1 or clause.paths[0][0] not in _RECURRING:
+def _column_of(clause: Clause) -> Path | None:
+    """The attribute whose value alone decides the clause, if it is one to remember values of."""
+    if len(clause.paths) != 1 or predicate_of(clause.meaning) is None:
         return None
-    return predicate_of(clause.meaning)
+    path = clause.paths[0]
+    known = attribute(path)
+    is_number = known is not None and known.kind is Kind.NUMBER
+    return path if path[0] in _RECURRING or (is_number and compares_numbers(clause.meaning)) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from adw_modules.routing.attributes import (
     Attrs,
@@ -202,6 +202,43 @@ def _scale(pair: Pair) -> Attribute | None:
         if known is not None and known.kind is Kind.SCALE:
             return known
     return None
+
+
+def atoms_of(meaning: Meaning) -> list[Meaning]:
+    """The leaves of the tree."""
+    match meaning:
+        case Not():
+            return atoms_of(meaning.inner)
+        case Every() | Either():
+            return [atom for part in meaning.parts for atom in atoms_of(part)]
+    return [meaning]
+
+
+def compares_numbers(meaning: Meaning) -> bool:
+    """Whether all it does with a value is to compare it with numbers, or to ask whether it is there."""
+    return all(
+        isinstance(atom, Constant)
+        or (
+            isinstance(atom, Atom)
+            and atom.operator in ORDERING | EQUALITY | {"in"}
+            and (atom.value is None or all(map(_is_plain_number, _items(atom.value))))
+        )
+        for atom in atoms_of(meaning)
+    )
+
+
+def numbers_of(meaning: Meaning) -> set[int | float]:
+    """The numbers that its values are compared with."""
+    found = [one for atom in atoms_of(meaning) if isinstance(atom, Atom) for one in _items(atom.value)]
+    return {one for one in found if _is_plain_number(one)}
+
+
+def _is_plain_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and is_number(value)
+
+
+def _items(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 # --- of one value -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,7 +22,7 @@ from adw_modules.routing.attributes import Attrs, show
 from adw_modules.routing.index import RuleIndex
 from adw_modules.routing.rules import Rule, compile_rules
 from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace, Trace
-from adw_modules.routing.vocabulary import WEEKDAYS
+from adw_modules.routing.vocabulary import KNOWN, WEEKDAYS
 
 # What a log line always shows of a task; other attributes only when the winning rule looked at them.
 SHOWN = ("priority", "labels", "retry_count")
@@ -42,9 +42,6 @@ class RoutingDecision:
     rule: str | None
     reason: str
     trace: Sequence[RuleTrace]
-    looked_at: tuple[str, ...] = ()  # the attributes that the rule asked about
-    known: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all that the decision saw
-    considered: Mapping[Target, str | None] = field(default_factory=dict, compare=False)  # None: eligible
 
     @property
     def log_line(self) -> str:
@@ -57,8 +54,15 @@ class RoutingDecision:
     @property
     def attrs(self) -> dict[str, Any]:
         """What the log shows of the task: the usual ones, and what the rule looked at."""
-        names = dict.fromkeys((*SHOWN, *self.looked_at))
-        return {name: self.known[name] for name in names if name in self.known}
+        known = self.known
+        looked_at = self.trace.looked_at if self.rule and isinstance(self.trace, Trace) else ()
+        names = dict.fromkeys((*SHOWN, *looked_at))
+        return {name: known[name] for name in names if name in known}
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """All that the decision saw of the task."""
+        return self.trace.attrs if isinstance(self.trace, Trace) else {}
 
     @property
     def attrs_line(self) -> str:
@@ -67,7 +71,7 @@ class RoutingDecision:
     @property
     def targets(self) -> tuple[TargetTrace, ...]:
         """Each target that was considered, in that order: eligible, or why not."""
-        return _targets(self.considered)
+        return self.trace.targets if isinstance(self.trace, Trace) else ()
 
     def stored(self) -> StoredDecision:
         """The decision as it is kept with its run: everything written out."""
@@ -87,8 +91,11 @@ class NoRoute:
 
     reasons: tuple[str, ...]
     trace: Sequence[RuleTrace]
-    known: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    considered: Mapping[Target, str | None] = field(default_factory=dict, compare=False)
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """All that the decision saw of the task."""
+        return self.trace.attrs if isinstance(self.trace, Trace) else {}
 
     @property
     def reason(self) -> str:
@@ -96,13 +103,7 @@ class NoRoute:
 
     @property
     def targets(self) -> tuple[TargetTrace, ...]:
-        return _targets(self.considered)
-
-
-def _targets(considered: Mapping[Target, str | None]) -> tuple[TargetTrace, ...]:
-    return tuple(
-        TargetTrace(target=str(target), eligible=why is None, why=why) for target, why in considered.items()
-    )
+        return self.trace.targets if isinstance(self.trace, Trace) else ()
 
 
 class ModelRouter:
@@ -138,15 +139,18 @@ class ModelRouter:
                 rule=rule,
                 target=self.target_of(rule),
                 reason=rule.reason or rule.condition.text,
-                looked_at=rule.condition.attributes,
             )
             for rule in self.rules
         ]
         self._index = RuleIndex([rule.condition for rule in self.rules])
         self._asks_status = any("provider_status" in rule.condition.attributes for rule in self.rules)
+        own = {name for rule in self.rules for name in rule.condition.attributes if name not in KNOWN}
+        self._copied = ("labels", "provider_status", "task", *own)
         self._providers = providers
         self._now = now
-        self._timezone = _timezone(tables.get("coordinator") or {})
+        self._timezone = zone_of(
+            (tables.get("coordinator") or {}).get("timezone") or CoordinatorSettings().timezone
+        )
 
     def route(self, attrs: Attrs) -> tuple[str, str]:
         """The provider and model for a task, logged in two lines. Raises CoordinatorError if none can."""
@@ -177,14 +181,11 @@ class ModelRouter:
                     model=ranked.target.model,
                     rule=ranked.rule.name,
                     reason=ranked.reason,
-                    trace=Trace(self.rules, position + 1, passed_over, known),
-                    looked_at=ranked.looked_at,
-                    known=known,
-                    considered=considered,
+                    trace=Trace(self.rules, position + 1, passed_over, considered, known),
                 )
             passed_over[position] = f"passed over: {ranked.target} is not eligible: {refusal}"
         tried = len(self.rules) if self.enabled else 0
-        return self._fall_back(known, eligible, considered, Trace(self.rules, tried, passed_over, known))
+        return self._fall_back(eligible, considered, Trace(self.rules, tried, passed_over, considered, known))
 
     def choose(self, attrs: Attrs) -> RoutingDecision:
         """Like `decide`, for callers that need a route. Raises CoordinatorError if there is none."""
@@ -200,22 +201,19 @@ class ModelRouter:
 
     def _fall_back(
         self,
-        known: Mapping[str, Any],
         eligible: Eligible | None,
         considered: dict[Target, str | None],
         trace: Trace,
     ) -> RoutingDecision | NoRoute:
         if self._refusal(self.default, eligible, considered) is not None:
             reasons = tuple(f"{target}: {refusal}" for target, refusal in considered.items() if refusal)
-            return NoRoute(reasons=reasons, trace=trace, known=known, considered=considered)
+            return NoRoute(reasons=reasons, trace=trace)
         return RoutingDecision(
             provider=self.default.provider,
             model=self.default.model,
             rule=None,
             reason=self._why_default(considered),
             trace=trace,
-            known=known,
-            considered=considered,
         )
 
     def _why_default(self, considered: Mapping[Target, str | None]) -> str:
@@ -241,9 +239,11 @@ class ModelRouter:
 
         Lists and tables are copied: the trace is written from them when somebody looks, maybe later.
         """
-        known: dict[str, Any] = {
-            name: value.copy() if value.__class__ in _CHANGEABLE else value for name, value in attrs.items()
-        }
+        known: dict[str, Any] = dict(attrs)
+        for name in self._copied:
+            value = known.get(name)
+            if value.__class__ in _CHANGEABLE:
+                known[name] = value.copy()
         if self._now is not None and ("hour" not in known or "weekday" not in known):
             for name, value in at_local(self._now(), self._timezone).items():
                 known.setdefault(name, value)
@@ -251,12 +251,9 @@ class ModelRouter:
             known["provider_status"] = _status(self._providers)
         return known
 
-    def attributes_at(self, now: datetime) -> dict[str, Any]:
-        """`hour` and `weekday` at `now`, in the configured time zone."""
-        return at_local(now, self._timezone)
-
     @property
     def timezone(self) -> tzinfo:
+        """The one that hours and days of the week are of."""
         return self._timezone
 
     def _default_target(self, routing: Mapping[str, Any], llm: Mapping[str, Any]) -> Target:
@@ -277,7 +274,6 @@ class _Ranked:
     rule: Rule
     target: Target
     reason: str
-    looked_at: tuple[str, ...]
 
 
 def at_local(now: datetime, zone: tzinfo) -> dict[str, Any]:
@@ -299,8 +295,8 @@ def _status(providers: ProviderManager) -> dict[str, str]:
     return {name: "up" if providers.availability(name).available else "down" for name in providers.names}
 
 
-def _timezone(coordinator: Mapping[str, Any]) -> tzinfo:
-    name = coordinator.get("timezone") or CoordinatorSettings().timezone
+def zone_of(name: str) -> tzinfo:
+    """The time zone of that name. Raises ConfigError when this machine does not know it."""
     if name == "UTC":  # known even where no time zone database is installed
         return UTC
     try:

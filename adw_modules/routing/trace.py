@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from adw_modules.routing.attributes import Attrs
 from adw_modules.routing.rules import Rule
+from adw_modules.routing.vocabulary import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +56,48 @@ class StoredDecision:
 
 
 class Trace(Sequence[RuleTrace]):
-    """Every rule that was tried, in order: the first `tried` of `rules`."""
+    """Every rule that was tried, in order: the first `tried` of `rules`. With targets, and what was seen."""
 
-    __slots__ = ("_attrs", "_passed_over", "_rules", "_tried", "_written")
+    __slots__ = ("_considered", "_passed_over", "_rules", "_tried", "_written", "attrs")
 
     def __init__(
-        self, rules: Sequence[Rule], tried: int, passed_over: Mapping[int, str], attrs: Attrs
+        self,
+        rules: Sequence[Rule],
+        tried: int,
+        passed_over: Mapping[int, str],  # where a rule stands -> why its target cannot be used
+        considered: Mapping[Target, str | None],  # None: eligible
+        attrs: Attrs,
     ) -> None:
         self._rules = rules
         self._tried = tried
         self._passed_over = passed_over
-        self._attrs = attrs
+        self._considered = considered
+        self.attrs = attrs
         self._written: tuple[RuleTrace, ...] | None = None
 
     def _all(self) -> tuple[RuleTrace, ...]:
         if self._written is None:
-            self._written = tuple(map(self._one, range(self._tried)))
+            seen: dict[Path, str] = {}
+            self._written = tuple(self._one(position, seen) for position in range(self._tried))
         return self._written
 
-    def _one(self, position: int) -> RuleTrace:
+    def _one(self, position: int, seen: dict[Path, str]) -> RuleTrace:
         rule = self._rules[position]
-        match = rule.condition.evaluate(self._attrs)
+        match = rule.condition.evaluate(self.attrs, seen)
         why = self._passed_over.get(position, match.clause)
         return RuleTrace(rule=rule.name, matched=match.matched, why=why)
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        """The attributes that the last rule asked about."""
+        return self._rules[self._tried - 1].condition.attributes if self._tried else ()
+
+    @property
+    def targets(self) -> tuple[TargetTrace, ...]:
+        return tuple(
+            TargetTrace(target=str(target), eligible=why is None, why=why)
+            for target, why in self._considered.items()
+        )
 
     def __len__(self) -> int:
         return self._tried

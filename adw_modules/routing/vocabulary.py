@@ -38,10 +38,10 @@ class Attribute:
     least: int | None = None
     most: int | None = None
     given: bool = False  # the daemon always knows it, and within these bounds
+    numbers: Mapping[str, int] = field(init=False)  # of the words of a scale
 
-    @property
-    def ranks(self) -> range:
-        return range(len(self.words))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", {word: number for number, word in enumerate(self.words)})
 
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

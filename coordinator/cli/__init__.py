@@ -71,7 +71,8 @@ def _run() -> int:
         return end.code if isinstance(end.code, int) else EXIT_OK
     except CoordinatorError as error:
         text = str(error)
-        print(text if text.endswith((".", "!", "?")) else f"{text}.", file=sys.stderr)
+        # A caret is the end of a text that is shown with its mistake.
+        print(text if text.endswith((".", "!", "?", "^")) else f"{text}.", file=sys.stderr)
         return exit_code(error)
     except PermissionError as error:
         return _not_yours(error)
