@@ -163,7 +163,8 @@ def suggestion(word: str, known: Collection[str]) -> str:
 
 def no_word(value: object, name: str, known: Attribute) -> str:
     """The error sentence for something written where a word of `known` belongs."""
-    hint = suggestion(value if isinstance(value, str) else "", known.words)
+    meant = nearest(value, (*known.words, *known.aliases)) if isinstance(value, str) else None
+    hint = f"did you mean {meant}?" if meant else suggestion("", known.words)
     numbers = f" (or 0 to {len(known.words) - 1})" if known.kind is Kind.SCALE else ""
     return f"{show(value)} is no {name}; {hint}{numbers}"
 

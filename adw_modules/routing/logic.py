@@ -203,10 +203,10 @@ def _numbers(known: Attribute, atoms: Sequence[Atom]) -> list[Any]:
     least, most = known.least, known.most
     edges = [Fraction(edge) for edge in (least, most) if edge is not None]
     points = sorted({*points, *edges})
-    outside = [points[0] - 1, points[-1] + 1] if points else [Fraction(0)]
+    outside = [Fraction(math.ceil(points[0]) - 1), Fraction(math.floor(points[-1]) + 1)] if points else []
     between = [_between(a, b, whole=known.whole and known.given) for a, b in pairwise(points)]
     values = sorted({*points, *(each for each in between if each is not None), *outside})
-    inside = [value for value in values if _is_inside(value, known)]
+    inside = [value for value in values or [Fraction(0)] if _is_inside(value, known)]
     return inside if known.given else [*inside, _Missing(), _Unknown(is_text=False)]
 
 
