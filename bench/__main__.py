@@ -6,7 +6,19 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import catalogue, claim, costs, idle, openrouter_cli, parser, pipeline, restart, shim, throughput
+from bench import (
+    catalogue,
+    claim,
+    costs,
+    idle,
+    openrouter_cli,
+    parser,
+    pipeline,
+    restart,
+    routing,
+    shim,
+    throughput,
+)
 from coordinator.clock import utc_now
 
 Figures = dict[str, float]
@@ -46,6 +58,12 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("… as `coordinator costs --json`, the whole command, seconds", "cost_command_seconds", "{:.2f}", "", bool),
     ("Catalogue sync of 500 models, all new: CPU seconds", "catalogue_first_cpu_seconds", "{:.2f}", "< 1", lambda x: x < 1),
     ("… every price changed: CPU seconds", "catalogue_changed_cpu_seconds", "{:.2f}", "< 1", lambda x: x < 1),
+    ("Routing decisions per second, 100 rules, trace kept whole", "routing_kept_100", "{:,.0f}", "> 50,000", lambda x: x > 50_000),
+    ("… a decision in calls of an empty Python function", "routing_calls_100", "{:.0f}", "", bool),
+    ("… trace written out as well, per second", "routing_written_100", "{:,.0f}", "", bool),
+    ("… 10 rules, per second", "routing_kept_10", "{:,.0f}", "", bool),
+    ("… 1,000 rules, per second", "routing_kept_1000", "{:,.0f}", "", bool),
+    ("… rule-engine on the same 100 rules, without a trace, per second", "routing_engine_100", "{:,.0f}", "", bool),
 ]  # fmt: skip
 
 HEAD = """\
@@ -71,6 +89,7 @@ def measure() -> Figures:
     figures |= openrouter_cli.measure()
     figures |= costs.measure()
     figures |= catalogue.measure()
+    figures |= routing.measure()
     return figures
 
 

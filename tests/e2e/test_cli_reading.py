@@ -7,7 +7,7 @@ import re
 from functools import partial
 
 import pytest
-from conftest import TOKEN, World, at_once
+from conftest import TOKEN, World, at_once, run
 
 from adw_modules.errors import CoordinatorError
 from coordinator.cli.common import find_task
@@ -237,3 +237,35 @@ def test_the_token_is_in_no_file_and_no_output(world: World) -> None:
 def test_state_and_logs_are_for_their_owner_only(world: World) -> None:
     assert world.state.stat().st_mode & 0o777 == 0o700
     assert (world.state / "logs" / "coordinator.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_route_explain_shows_the_stored_decision_of_each_run_and_the_one_of_now(world: World) -> None:
+    number = str(world.numbers["waiting"])
+    text, data = world.run("route", "explain", number), world.run("route", "explain", number, "--json").json
+    assert text.code == 0
+    assert "Run 1, attempt 1" in text.out
+    assert f"gh-{number} decided now" in text.out
+    assert "✗ critical-issues-opus: priority = 'critical' (priority is 'normal')" in text.out
+    assert "✗ No rule matched → claude-cli/claude-sonnet-4-5 (default)" in text.out
+    (run,) = data["runs"]
+    assert run["targets"] == [{"target": "claude-cli/claude-sonnet-4-5", "eligible": True, "why": None}]
+    assert [(rule["rule"], rule["matched"]) for rule in run["rules"]] == [("critical-issues-opus", False)]
+    assert (run["attrs"]["retry_count"], data["now"]["attrs"]["retry_count"]) == (0, 1)
+    assert data["now"]["attrs"]["last_provider"] == "claude-cli"
+    assert data["now"]["attrs"]["failure_class"] == "agent_error"
+    assert run["attrs"]["task"]["number"] == world.numbers["waiting"]
+    assert {"repo", "author", "title_length", "body_length", "created_age_hours", "hour", "weekday"} <= set(
+        run["attrs"]
+    )
+
+
+def test_route_explain_with_another_configuration_decides_anew(world: World) -> None:
+    other = world.config.with_name("new.toml")
+    rule = '\n[[routing.rules]]\nname = "again"\ncondition = "retry_count >= 1"\nmodel = "claude-opus-4"\n'
+    other.write_text(world.config.read_text() + rule)
+    answer = run(
+        *("route", "explain", str(world.numbers["waiting"]), "--config", str(other)),
+        env=world.environ,
+        cwd=world.folder,
+    )
+    assert "✓ Rule matched: again → claude-cli/claude-opus-4" in answer.out
