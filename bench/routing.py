@@ -29,7 +29,7 @@ SLOW = 200  # and as many are shown to rule-engine
 ROUNDS = 5
 LABELS = ("docs", "bug", "security", "ui", "api", "perf", "test", "build", "infra", "ops", "db", "i18n")
 PRIORITIES = ("critical", "high", "normal", "low")
-LITELLM = "litellm==1.109.1"
+LITELLM = "litellm<=1.109.1"  # the newest that can be installed
 Row = dict[str, Any]
 
 
@@ -173,13 +173,10 @@ def litellm() -> float:
 def _environment() -> str:
     """A Python that has LiteLLM; made on demand, kept for the next time."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "coordinator-bench"
-    folder = cache / LITELLM.replace("==", "-")
+    folder = cache / "litellm"
     python = str(folder / "bin" / "python")
-    if (
-        subprocess.run([python, "-c", "import litellm"], capture_output=True, check=False).returncode
-        if Path(python).exists()
-        else 1
-    ):
+    has_it = [python, "-c", "import litellm"]
+    if not Path(python).exists() or subprocess.run(has_it, capture_output=True, check=False).returncode:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", LITELLM], check=True)
     return python
