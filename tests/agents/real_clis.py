@@ -27,7 +27,7 @@ from adw_modules.tasks.outcome import classify
 from coordinator import shim
 from coordinator.clock import utc_now
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
-from coordinator.launcher import Launcher, LaunchSpec, WorkerHandle
+from coordinator.launcher import Launcher, LaunchSpec
 from coordinator.output import RunOutput
 from coordinator.rundir import stderr_tail
 from coordinator.settings import SettingsSource
