@@ -39,6 +39,7 @@ NO_SUCH_MODEL = "coordinator-no-such-model"  # nobody's name for a model
 FILE = "PROBE.md"
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
+DYING_SECONDS = 1.0  # from SIGKILL to gone, also on a busy machine
 
 _PROMPT = """\
 You are being tried out in an empty git repository.
@@ -239,7 +240,7 @@ def _ask_about_stopping(command: _Command, model: str, say: Say) -> None:
             say(question, None, f"not within {GRACE_SECONDS:.0f} s; runs are killed after the grace period")
         _signal_group(process, signal.SIGKILL)
         process.wait()
-        left = _survivors(marker)
+        left = _still_there(marker)
         many = "1 process goes" if len(left) == 1 else f"{len(left)} processes go"
         if left:
             say("dies with its group", None, f"{many} on after the group was killed; the shim ends those too")
@@ -358,6 +359,14 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 def _survivors(marker: str) -> list[shim.Process]:
     return [process for process in shim.process_table() if shim.carries(process.pid, marker)]
+
+
+def _still_there(marker: str) -> list[shim.Process]:
+    """What outlives a SIGKILL to the group; those that it reaches need a moment to be gone."""
+    until = time.monotonic() + DYING_SECONDS
+    while (left := _survivors(marker)) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return left
 
 
 def _end(process: subprocess.Popen[bytes], marker: str) -> None:
