@@ -1,4 +1,4 @@
-"""The main job with other real agent CLIs than Claude's: label, worker, draft pull request, tokens as billed."""
+"""The main job with more agent CLIs than Claude's: label, worker, draft pull request, tokens as billed."""
 
 from __future__ import annotations
 
