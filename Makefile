@@ -46,7 +46,7 @@ test: $(DEV) ## The test suite
 test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -m github tests/github_emulate
 
-test-agents: $(DEV) $(NPM) ## With the real Claude CLI and a local model server (needs Node; skips with a reason without it)
+test-agents: $(DEV) $(NPM) ## With the real agent CLIs and a local model server (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -n 2 -m agents tests/agents
 
 test-crash: $(DEV) ## Daemon, shims and agents killed at every step, and at random
