@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -34,6 +33,7 @@ from adw_modules.agents.foreign import (
     text_of,
     word,
 )
+from adw_modules.agents.records import SessionReader
 from adw_modules.agents.stream import (
     UNNAMED_MODEL,
     AgentEvent,
@@ -51,7 +51,7 @@ from adw_modules.agents.stream import (
     one_line,
 )
 from adw_modules.money.usage import UsageLedger
-from adw_modules.tasks.model import ModelUsage, UsageSource
+from adw_modules.tasks.model import ModelUsage
 
 RESULT_TEXT_LIMIT = 4000
 SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
@@ -84,24 +84,11 @@ class ClaudeStream:
         return state.summary()
 
 
-class TranscriptReader:
-    """Counts the calls of a run without a final record in the session files. See `SideReader`.
-
-    They hold every call's final output, also after a SIGKILL, in records like those of the output.
-    """
+class TranscriptReader(SessionReader):
+    """Claude's session files: each call's final output, also after a SIGKILL, in the records of its output."""
 
     def __init__(self) -> None:
-        self._stream = ClaudeStream()
-
-    def feed(self, data: bytes) -> None:
-        self._stream.feed(data)
-
-    def complete(self, summary: StreamSummary) -> StreamSummary:
-        usage = self._stream.finish().usage
-        is_better = usage.total.total > summary.usage.total.total
-        if summary.usage.source is UsageSource.REPORTED or not is_better:
-            return summary
-        return replace(summary, usage=usage)
+        super().__init__(ClaudeStream())
 
 
 class _State:

@@ -12,7 +12,8 @@ What one stream cannot tell, and what is said instead:
   The numbers are then too high and look like any others; the command here never resumes.
 - `turn.failed` has no usage at all: unknown, or, after a turn that was counted, a lower bound (`derived`).
 - Sub-agents are not counted: once one is seen, the numbers are a lower bound (`derived`).
-- A killed run has no usage; Codex's own session files under $CODEX_HOME do.
+- A killed run has no usage.
+For these there are the session files under $CODEX_HOME: a `token_usage_record` for each response.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.foreign import Json, http_status, mapping, number, text_of, word
-from adw_modules.agents.records import RecordState, RecordStream, ended
+from adw_modules.agents.records import RecordState, RecordStream, SessionReader, ended
 from adw_modules.agents.stream import (
     UNNAMED_MODEL,
     AgentEvent,
@@ -224,6 +225,26 @@ def _usage_of(usage: Json) -> ModelUsage:
     )
 
 
+class _Sessions(RecordState):
+    """The files of a run's sessions, one after the other, each the story of one thread."""
+
+    def read_context(self, record: Json) -> list[AgentEvent]:
+        self.model = word(mapping(record.get("payload")).get("model")) or None
+        return []
+
+    def read_call(self, record: Json) -> list[AgentEvent]:
+        payload = mapping(record.get("payload"))
+        call = word(payload.get("response_id")) or word(record.get("timestamp"))
+        self.ledger.call(call, self.model or UNNAMED_MODEL, _usage_of(mapping(payload.get("usage"))))
+        return []
+
+    readers = MappingProxyType({"turn_context": read_context, "token_usage_record": read_call})
+
+
+def _session_reader() -> SessionReader:
+    return SessionReader(RecordStream(_Sessions()))
+
+
 DIALECT = Dialect(
     name="codex",
     parser=CodexStream,
@@ -248,6 +269,9 @@ DIALECT = Dialect(
     ),
     env=MappingProxyType({}),
     config_dir_env="CODEX_HOME",
+    side_file=SideFile(
+        pattern="agent-config/sessions/**/rollout-*.jsonl", reader=_session_reader, corrects_reports=False
+    ),
     # Either signal ends it at once and without a last record; this one also when Node's wrapper passes it on.
     stop_signal="SIGTERM",
 )

@@ -11,6 +11,7 @@ output includes the reasoning. Its costs are premium requests and credits, not m
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -31,12 +32,18 @@ from adw_modules.agents.stream import (
 from adw_modules.tasks.model import ModelUsage, UsageSource
 
 RESULT_TEXT_LIMIT = 4000
+SENTENCE_LIMIT = 4000  # a message quotes the answer's body, whatever that is
 ERROR_WORDS = {
     "authentication": "authentication_failed",
     "quota": "billing_error",
     "rate_limit": "rate_limit",
 }
 TOO_LONG = frozenset({"context_limit", "context_window_exceeded"})
+# What providers say where Copilot's own word is only "query" or "rate_limit".
+_TOO_LONG = re.compile(
+    r"maximum context length|context_length_exceeded|prompt is too long|input token count\b.{0,40}\bexceeds"
+)
+_NO_MONEY = re.compile(r"You exceeded your current quota|insufficient_quota")
 NO_WAIT = timedelta(0)
 
 
@@ -48,6 +55,7 @@ class _State(RecordState):
         self.last_status: int | None = None  # of the newest failed request
         self.failed_tries = 0
         self.error_type: str | None = None  # of an error that nothing has overcome
+        self.is_too_long = False
         self.is_aborted = False
 
     def read_turn(self, _record: Json) -> list[AgentEvent]:
@@ -96,7 +104,13 @@ class _State(RecordState):
         self.error_type = word(data.get("errorType")) or "error"
         self.api_error = ERROR_WORDS.get(self.error_type)
         self.api_error_status = http_status(data.get("statusCode"))
-        self.tail.add(text_of(data.get("message")))
+        message = text_of(data.get("message"))[:SENTENCE_LIMIT]
+        self.tail.add(message)
+        self.is_too_long = self.error_type in TOO_LONG or (
+            self.api_error_status == 400 and _TOO_LONG.search(message) is not None
+        )
+        if self.api_error_status == 429 and _NO_MONEY.search(message):
+            self.api_error = "billing_error"
         return []
 
     def read_abort(self, _record: Json) -> list[AgentEvent]:
@@ -128,7 +142,7 @@ class _State(RecordState):
     def _reason(self) -> str | None:
         if self.error_type is None:
             return None
-        return "prompt_too_long" if self.error_type in TOO_LONG else "api_error"
+        return "prompt_too_long" if self.is_too_long else "api_error"
 
     readers = MappingProxyType(
         {

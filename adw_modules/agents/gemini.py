@@ -7,7 +7,8 @@ Which numbers count (measured on 0.61.0 against a server that knew what it had b
 the cache had. `output_tokens` leaves the thoughts out, which are billed as output: the true output is
 `total_tokens - input_tokens`. (Where a tool's prompt is billed apart, it is in that difference, too.)
 Statistics without tokens count only when the API refused the request with a status; otherwise nothing was
-reported. A killed run has no usage; Gemini's own files below $GEMINI_CLI_HOME do.
+reported. A killed run has no usage in its output; the file of its chat below $GEMINI_CLI_HOME has each
+call's, where `input` includes what the cache had and `output` leaves the thoughts out.
 
 An answer that was cut off by the limit on output ends like any other success: nothing in the stream tells.
 Retries are on stderr only. The exit code of a failed run is the HTTP status modulo 256, or one of Gemini's
@@ -22,9 +23,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, SideFile
 from adw_modules.agents.foreign import Json, http_status, mapping, number, parse_object, text_of, word
-from adw_modules.agents.records import RecordState, RecordStream, ended
+from adw_modules.agents.records import RecordState, RecordStream, SessionReader, ended
 from adw_modules.agents.stream import (
     UNNAMED_MODEL,
     AgentEvent,
@@ -273,6 +274,29 @@ _SETTINGS: Mapping[str, object] = {
     "telemetry": {"enabled": False},
 }
 
+
+class _Chats(RecordState):
+    """The files of a run's chats; a message that was written again has the id that it had."""
+
+    def read_message(self, record: Json) -> list[AgentEvent]:
+        tokens = mapping(record.get("tokens"))
+        thoughts = number(tokens.get("thoughts")) or 0
+        usage = inclusive(
+            input_total=number(tokens.get("input")) or 0,
+            cache_read=number(tokens.get("cached")) or 0,
+            output_total=(number(tokens.get("output")) or 0) + thoughts,
+            reasoning=thoughts,
+        )
+        self.ledger.call(word(record.get("id")), word(record.get("model")) or UNNAMED_MODEL, usage)
+        return []
+
+    readers = MappingProxyType({"gemini": read_message})
+
+
+def _chat_reader() -> SessionReader:
+    return SessionReader(RecordStream(_Chats()))
+
+
 DIALECT = Dialect(
     name="gemini",
     parser=GeminiStream,
@@ -287,6 +311,9 @@ DIALECT = Dialect(
         }
     ),
     config_dir_env="GEMINI_CLI_HOME",  # a home: the settings are in `.gemini` below it
+    side_file=SideFile(
+        pattern="agent-config/.gemini/tmp/*/chats/*.jsonl", reader=_chat_reader, corrects_reports=False
+    ),
     config_files=MappingProxyType({".gemini/settings.json": json.dumps(_SETTINGS)}),
     read_exit=read_exit,
     stop_signal="SIGTERM",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from adw_modules.agents.foreign import Json, parse_object, text_of, word
@@ -17,6 +18,7 @@ from adw_modules.agents.stream import (
     LineSplitter,
     RateLimit,
     Retry,
+    StreamParser,
     StreamSummary,
     Tail,
     Text,
@@ -24,6 +26,7 @@ from adw_modules.agents.stream import (
     one_line,
 )
 from adw_modules.money.usage import UsageLedger
+from adw_modules.tasks.model import UsageSource
 
 SKIPPED_LINE = "(a line over 16 MiB was skipped)"
 
@@ -122,6 +125,26 @@ class RecordStream:
         state = copy.deepcopy(self._state)
         state.read(rest)
         return state.summary()
+
+
+class SessionReader:
+    """Counts the calls in the files that a program keeps of its sessions. See `SideReader`.
+
+    For programs whose output tells the tokens only at its end, and of a killed or failed run not at all.
+    """
+
+    def __init__(self, parser: StreamParser) -> None:
+        self._parser = parser
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed(data)
+
+    def complete(self, summary: StreamSummary) -> StreamSummary:
+        usage = self._parser.finish().usage
+        is_better = usage.total.total > summary.usage.total.total
+        if summary.usage.source is UsageSource.REPORTED or not is_better:
+            return summary
+        return replace(summary, usage=usage)
 
 
 def ended(

@@ -21,8 +21,8 @@ TELL_NO_REASONING = {"qwen"}  # how much of the output was reasoning
 # opencode's numbers are added up from its steps, and its request for a title is not one of them.
 SOURCES = dict.fromkeys(CLIS, UsageSource.REPORTED) | {"opencode": UsageSource.DERIVED}
 ASIDE = dict.fromkeys(CLIS, Billed()) | {"opencode": Billed(input=7, output=3)}
-# Stopped within its first tool, after one answer, only these have told what that was billed.
-COUNTED_WHEN_STOPPED = {"qwen", "copilot"}
+# Stopped within its first tool, after one answer: what that was billed is in the output or in a session file.
+COUNTED_WHEN_STOPPED = set(CLIS) - {"opencode"}  # its own database has no number by then
 
 REFUSED, LIMITED = (Outcome.AUTH_FAILED, None), (Outcome.RATE_LIMITED, None)
 TOO_LONG = (Outcome.FAILED, FailureClass.PROMPT_TOO_LONG)
@@ -37,7 +37,6 @@ ERRORS = [
     ("qwen", "401", REFUSED),
     ("qwen", "toolong", TOO_LONG),
     ("opencode", "401", REFUSED),
-    ("opencode", "429", LIMITED),
     ("opencode", "toolong", TOO_LONG),
     ("copilot", "401", REFUSED),
     ("copilot", "quota", REFUSED),

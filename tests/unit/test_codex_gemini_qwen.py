@@ -593,3 +593,56 @@ def test_each_is_started_without_self_update_and_calls_home():
 def test_gemini_is_kept_from_starting_itself_again_because_its_parent_ignores_signals():
     assert DIALECTS["gemini"].env["GEMINI_CLI_NO_RELAUNCH"] == "true"
     assert "--skip-trust" in DIALECTS["gemini"].template
+
+
+# --- files of the sessions ----------------------------------------------------------------------------------
+
+
+def with_sessions(agent: str, *records: dict, output: bytes = b""):
+    """What is known of an ended run with these output bytes and these records in its session files."""
+    stream = parser_for(agent)
+    stream.feed(output)
+    side_file = DIALECTS[agent].side_file
+    assert side_file is not None
+    reader = side_file.reader()
+    reader.feed(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    summary = stream.finish()
+    return reader.complete(summary) if side_file.adds_to(summary) else summary
+
+
+def codex_call(response: str, *, input_tokens: int, output_tokens: int) -> dict:
+    usage = {
+        "input_tokens": input_tokens,
+        "cached_input_tokens": 800,
+        "output_tokens": output_tokens,
+        "reasoning_output_tokens": 50,
+    }
+    return {"type": "token_usage_record", "payload": {"response_id": response, "usage": usage}}
+
+
+def test_a_killed_codex_is_counted_from_its_session_files_each_response_once():
+    context = {"type": "turn_context", "payload": {"model": "m"}}
+    first, second = (
+        codex_call(response, input_tokens=2000, output_tokens=150) for response in ("resp_1", "resp_2")
+    )
+    usage = with_sessions("codex", context, first, second, first).usage
+    used = ModelUsage(input=2400, cache_read=1600, output=300, reasoning=100)
+    assert usage == Usage(source=DERIVED, by_model={"m": used})
+
+
+def test_a_killed_gemini_is_counted_from_the_file_of_its_chat_with_thoughts_as_output():
+    tokens = {"input": 2000, "output": 100, "cached": 800, "thoughts": 50, "tool": 0, "total": 2150}
+    message = {"id": "a", "type": "gemini", "content": "", "tokens": tokens, "model": "m"}
+    usage = with_sessions("gemini", {"sessionId": "s"}, message, message).usage
+    used = ModelUsage(input=1200, cache_read=800, output=150, reasoning=50)
+    assert usage == Usage(source=DERIVED, by_model={"m": used})
+
+
+def test_what_the_output_has_reported_is_not_counted_again_from_session_files():
+    reported = (SAMPLES / "codex" / "success.jsonl").read_bytes()
+    call = codex_call("resp_1", input_tokens=900_000, output_tokens=150)
+    assert with_sessions("codex", call, output=reported).usage.source is REPORTED
+
+
+def test_session_files_without_any_call_leave_the_numbers_unknown():
+    assert with_sessions("codex", {"type": "turn_context", "payload": None}).usage.source is UNKNOWN

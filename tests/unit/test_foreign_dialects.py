@@ -329,6 +329,32 @@ def test_copilots_retries_are_events_with_their_status():
     assert (summary.retry_statuses, summary.api_error) == ((401,), "authentication_failed")
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "message", "api_error", "reason"),
+    [
+        ("query", 400, "400 This model's maximum context length is 128000 tokens.", None, "prompt_too_long"),
+        ("query", 400, "400 the request is not valid", None, "api_error"),
+        (
+            "rate_limit",
+            429,
+            "retried 5 times Last error: 429 You exceeded your current quota, please check your plan.",
+            "billing_error",
+            "api_error",
+        ),
+        ("rate_limit", 429, "Last error: 429 Rate limit reached.", "rate_limit", "api_error"),
+    ],
+)
+def test_copilots_errors_are_told_apart_by_what_the_provider_has_said(
+    kind, status, message, api_error, reason
+):
+    error = {"errorType": kind, "message": message, "statusCode": status}
+    _, summary = read(
+        "copilot", lines({"type": "session.error", "data": error}, {"type": "result", "exitCode": 1})
+    )
+    assert summary.final is not None
+    assert (summary.api_error, summary.final.terminal_reason) == (api_error, reason)
+
+
 def test_a_call_that_copilots_journal_tells_twice_counts_once_and_later_ones_are_added():
     _, summary = read("copilot", b"")
     first, second = (
