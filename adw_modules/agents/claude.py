@@ -85,7 +85,7 @@ class ClaudeStream:
 
 
 class TranscriptReader(SessionReader):
-    """Claude's session files: each call's final output, also after a SIGKILL, in the records of its output."""
+    """Claude's session files: each call's final output, also after a SIGKILL, in its output's records."""
 
     def __init__(self) -> None:
         super().__init__(ClaudeStream())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from datetime import UTC, datetime
@@ -308,3 +309,11 @@ def test_the_changelog_has_the_current_version():
 def test_the_first_pages_stay_short():
     assert len(text_of("README.md").splitlines()) <= 95
     assert len(text_of("AGENTS.md").splitlines()) < 100
+
+
+def test_the_agent_programs_that_are_run_for_real_have_the_versions_that_npm_installs():
+    pinned = json.loads((ROOT / "tests" / "npm" / "package.json").read_text())["devDependencies"]
+    rows = re.findall(
+        r"^\|[^|]+\| `([^`]+)` (\S+) \|", (ROOT / "docs" / "agents.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == {name: version for name, version in pinned.items() if name != "emulate"}

@@ -92,8 +92,13 @@ class Request:
     body: Json
 
     @property
+    def wants_edit(self) -> bool:
+        """aider's way: no tools, its rules for an edit are in the prompt."""
+        return not self.tools and "file listing" in "\n".join(strings(self.body))
+
+    @property
     def is_side(self) -> bool:
-        return not self.tools
+        return not self.tools and not self.wants_edit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,8 @@ def failing_status(scenario: str, request_number: int) -> int | None:
 def choose_answer(scenario: str, request: Request) -> Answer:
     """The model's next message in the conversation."""
     billed = turn_price(request.turn)
+    if request.wants_edit:
+        return _written_edit(request, billed)
     if request.is_side:
         return Answer(text="A title", billed=SIDE_REQUEST)
     if request.turn >= _tool_turns(scenario) or SUBTASK in request.prompt:
@@ -148,11 +155,21 @@ def _tool_turns(scenario: str) -> int:
     return 0 if scenario == "text" else 1
 
 
-def _write_call(request: Request, billed: Billed) -> Answer:
-    name = "HELLO.md" if request.turn == 0 else f"HELLO-{request.turn + 1}.md"
-    content = CONTENT
+def _file(request: Request) -> tuple[str, str]:
+    """Name and content of the file that this turn writes."""
     if asked := ASKED_FILE.search("\n".join(strings(request.body))):
-        name, content = asked[1], f"{asked[2]}\n"
+        return asked[1], f"{asked[2]}\n"
+    return ("HELLO.md" if request.turn == 0 else f"HELLO-{request.turn + 1}.md"), CONTENT
+
+
+def _written_edit(request: Request, billed: Billed) -> Answer:
+    """A whole file as text, in the format that aider asks models for that it does not know."""
+    name, content = _file(request)
+    return Answer(text=f"I will write {name}.\n\n{name}\n```\n{content}```\n", billed=billed)
+
+
+def _write_call(request: Request, billed: Billed) -> Answer:
+    name, content = _file(request)
     text = f"I will write {name}."
     tool = next((request.tools[each] for each in WRITERS if each in request.tools), None)
     if tool is None:
