@@ -47,7 +47,7 @@ test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs N
 	$(BIN)/python -m pytest -m github tests/github_emulate
 
 test-agents: $(DEV) $(NPM) ## With the real agent CLIs and a local model server (needs Node; skips with a reason without it)
-	$(BIN)/python -m pytest -n 2 -m agents tests/agents
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m agents tests/agents
 
 test-crash: $(DEV) ## Daemon, shims and agents killed at every step, and at random
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m crash

@@ -98,6 +98,19 @@ def _copilot(url: str) -> dict[str, Any]:
     return {"agent": "copilot", "env": env}
 
 
+def _claude(url: str) -> dict[str, Any]:
+    # The program refuses to work for root without asking unless it is told that it is in a sandbox.
+    as_root = {"IS_SANDBOX": "1"} if os.geteuid() == 0 else {}
+    return {"agent": "claude", "env": {"ANTHROPIC_BASE_URL": url, **as_root}}
+
+
+CLAUDE = Cli(
+    name="claude",
+    model="claude-sonnet-4-5",
+    billed_as="claude-sonnet-4-5",
+    key="ANTHROPIC_API_KEY",
+    provider=_claude,
+)
 CLIS = {
     "codex": Cli(name="codex", model="stub-model", billed_as="stub-model", key=KEY, provider=_codex),
     "gemini": Cli(
@@ -141,7 +154,7 @@ class Ended:
 def installed(name: str) -> Cli:
     if not (PROGRAMS / name).exists():
         pytest.skip(f"{name} is not installed: run `make test-agents`, or `npm ci` in tests/npm")
-    return CLIS[name]
+    return CLAUDE if name == "claude" else CLIS[name]
 
 
 def provider_table(cli: Cli, url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The real aider, where it is installed: no npm package, and 700 MB that `make test-agents` does not fetch."""
+"""The real aider, where it is installed: no npm package, and 700 MB `make test-agents` does not fetch."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from real_clis import CLIS, environment, installed, write_config
+from real_clis import environment, installed, write_config
 from stub_llm import StubLLM
 
+from adw_modules.agents import DIALECTS
 from coordinator import probing
 from coordinator.clock import utc_now
 from coordinator.settings import SettingsSource
@@ -21,11 +22,11 @@ ALL_WELL = {
     "honours the model": True,
     "fails with an exit code": True,
     "ends on empty input": True,
-    "ends on SIGTERM": True,
     "dies with its group": True,
 }
 # None: it works, with something to look at.
-DIFFERS = {
+DIFFERS: dict[str, dict[str, bool | None]] = {
+    "claude": {},
     "codex": {"honours the model": None},  # names no model
     "gemini": {},
     "qwen": {},
@@ -34,7 +35,7 @@ DIFFERS = {
 }
 
 
-@pytest.mark.parametrize("name", CLIS)
+@pytest.mark.parametrize("name", DIFFERS)
 def test_a_probe_answers_every_question_about_the_program(name: str, stub: StubLLM, tmp_path: Path) -> None:
     cli = installed(name)
     probe = probing.probe(
@@ -50,7 +51,8 @@ def test_a_probe_answers_every_question_about_the_program(name: str, stub: StubL
     answers = {answer.question: answer.ok for answer in probe.answers}
     # A signal that comes when the work is done is no answer, and the stub is as fast as that.
     late = [answer.question for answer in probe.answers if answer.seen.startswith("it was done before")]
-    expected = ALL_WELL | DIFFERS[name] | dict.fromkeys(late)
+    stopping = f"ends on {DIALECTS[name].stop_signal}"
+    expected = ALL_WELL | {stopping: True} | DIFFERS[name] | dict.fromkeys(late)
     if late:
         del expected["dies with its group"]
     assert answers == expected
