@@ -44,14 +44,15 @@ if not prompt:
     if "waits" in faults:
         time.sleep(60)
     sys.exit("no prompt")
+# Before the first word: the probe may end the program as soon as it has said one.
+if "orphan" in faults:
+    subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
 if "silent" not in faults:
     say(type="system", subtype="init", session_id="s", model=model)
 else:
     print("working", flush=True)
 if model == "coordinator-no-such-model" and "any-model" not in faults:
     end(0 if "exit-0" in faults else 1, is_error=True)
-if "orphan" in faults:
-    subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
 word = prompt.rsplit(":", 1)[1].split()[0]
 if word == "stop":
     time.sleep(60)
