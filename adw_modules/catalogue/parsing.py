@@ -26,6 +26,20 @@ from adw_modules.catalogue.model import (
 
 # Conditions of an override. Any other key that is no price is a condition nobody here knows.
 _CONDITIONS = frozenset({"min_prompt_tokens", "utc_start", "utc_end", "utc_days"})
+# Prices of what our runs do not buy.
+_OTHER_PRICES = frozenset(
+    {
+        "audio",
+        "audio_output",
+        "discount",
+        "image",
+        "image_output",
+        "image_token",
+        "input_audio_cache",
+        "internal_reasoning",
+        "web_search",
+    }
+)
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 # At most 27 digits: as many as the decimal arithmetic of Python takes without rounding.
 _PRICE = re.compile(r"-?\d{1,9}(?:\.\d{0,18})?(?:[eE](?:-\d{1,2}|\+?\d))?", re.ASCII)
@@ -207,7 +221,11 @@ def _override(entry: Any) -> Override:
 
 
 def _looks_like_price(key: Any, value: Any) -> bool:
-    return key in PRICE_KEYS or _decimal(value) is not None
+    """Prices are texts; a number under a name nobody here knows, or a bound, is a condition."""
+    if key in PRICE_KEYS or key in _OTHER_PRICES:
+        return True
+    is_bound = str(key).startswith(("min_", "max_", "utc_"))
+    return isinstance(value, str) and _decimal(value) is not None and not is_bound
 
 
 def _threshold(value: Any) -> Decimal | None:

@@ -6,6 +6,7 @@ it never fetches anything.
 
 The list's own rules: a tier's price holds for a whole request whose prompt is longer than its start, and
 tokens of a kind without a price of its own are paid like the kind that contains it (cached ones like input).
+Not taken from it: writes for an hour at the price of five minutes, which Anthropic's are not sold at.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def _rates(prices: ModelPrice, prompt_tokens: int | None) -> Rates:
         output=None if has_other_output else paid_out,
         cache_read=rate("cache_read_mtok", paid_in),
         cache_write_5m=write,
-        cache_write_1h=rate("cache_write_1h_mtok", write),
+        # Where writing has a price, one for an hour is dearer than one for five minutes: not told is unknown.
+        cache_write_1h=rate("cache_write_1h_mtok", paid_in if prices.cache_write_mtok is None else None),
         request=None if requests is None else requests.scaleb(-3),
     )
 

@@ -12,7 +12,8 @@ told with a date, or with or without its maker's prefix, costs what `[[models]]`
 
 Cache. `[[models]]` may have prices for input and output only. Cache tokens are then priced at the most
 they can cost: reads at the input price, writes at 1.25 times it (5 minutes) and twice it (1 hour), which is
-what Anthropic asks and others stay below. `priced_by` says so.
+what Anthropic asks and others stay below. A write price between input and twice input is that of 5 minutes, and
+an hour costs twice input; any other holds for both. `priced_by` says so.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ WRITE_1H_FACTOR = Decimal(2)
 
 # Enough digits for any token count times any price, so that no sum is ever rounded.
 EXACT = Context(prec=100)
+_AN_HOUR = "1 h cache write at 2 x input price"
 _KINDS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
 _DATE = re.compile(r"[-@]20\d{2}(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
 _CLAUDE_SNAPSHOT = re.compile(
@@ -291,7 +293,10 @@ def _offer(prices: tuple[Decimal | None, ...], version: str) -> _Offer:
             rates, cache_write_5m=paid_in * WRITE_5M_FACTOR, cache_write_1h=paid_in * WRITE_1H_FACTOR
         )
         assumed["cache_write_5m"] = "cache write at 1.25 x input price"
-        assumed["cache_write_1h"] = "1 h cache write at 2 x input price"
+        assumed["cache_write_1h"] = _AN_HOUR
+    elif paid_in is not None and write is not None and paid_in < write < paid_in * WRITE_1H_FACTOR:
+        rates = replace(rates, cache_write_1h=paid_in * WRITE_1H_FACTOR)
+        assumed["cache_write_1h"] = _AN_HOUR
     quote = Quote(rates=rates, source=PriceSource.CONFIG, version=version)
     return _Offer(quote=quote, assumed=assumed)
 

@@ -100,6 +100,14 @@ def test_a_price_that_cannot_be_read_is_unknown_where_it_applies():
     ("entry", "why"),
     [
         ({"max_images": {"n": 3}, "prompt": "9"}, "it has a condition that is not known here, 'max_images'"),
+        (
+            {"output_tokens": 5000, "prompt": "9"},
+            "it has a condition that is not known here, 'output_tokens'",
+        ),
+        (
+            {"max_prompt_tokens": "8", "prompt": "9"},
+            "it has a condition that is not known here, 'max_prompt_tokens'",
+        ),
         ({"utc_days": ["caturday"], "prompt": "9"}, "it names a day that is none, 'caturday'"),
         ({"utc_days": "monday", "prompt": "9"}, "its utc_days are not a list"),
         ({"utc_start": 1260, "prompt": "9"}, "its time of day is not one such as 400 or 2230"),

@@ -50,6 +50,19 @@ def test_a_price_has_its_source_and_the_version_of_the_package():
 
 
 @pytest.mark.parametrize(
+    ("seller", "model", "hour"),
+    [
+        ("aws", "regional.anthropic.claude-opus-4-1-20250805-v1:0", None),  # 18.75 is the price of 5 minutes
+        ("openai", "gpt-5", Decimal("1.25")),  # no price for writing at all: input like any other
+    ],
+)
+def test_a_write_for_an_hour_never_has_the_price_of_one_for_five_minutes(seller, model, hour):
+    quote = GenaiPrices(seller).quote(model, at=NOW, prompt_tokens=0)
+    assert quote is not None
+    assert quote.rates.cache_write_1h == hour
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "claude-opus-4-5-20251101",  # its matcher takes all that begins with an id

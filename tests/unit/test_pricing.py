@@ -90,9 +90,16 @@ def test_one_hour_cache_writes_are_taken_at_twice_the_input_price():
     assert told(cost) == (Decimal(6), "config (1 h cache write at 2 x input price)")
 
 
-def test_one_configured_write_price_holds_for_both_lifetimes():
+def test_the_configured_write_price_is_that_of_five_minutes_and_an_hour_is_dearer():
     cost = cost_of(used(ModelUsage(cache_write_5m=500_000, cache_write_1h=500_000)), [SONNET])
-    assert told(cost) == (Decimal("3.75"), "config")
+    assert told(cost) == (Decimal("4.875"), "config (1 h cache write at 2 x input price)")
+
+
+@pytest.mark.parametrize("write", ["0", "3", "7"])
+def test_a_write_price_without_the_surcharge_of_anthropic_holds_for_both_lifetimes(write):
+    model = AModel(cost_per_million_cache_write=Decimal(write))
+    cost = cost_of(used(ModelUsage(cache_write_1h=1_000_000)), [model])
+    assert told(cost) == (Decimal(write), "config")
 
 
 def test_an_unknown_model_has_an_unknown_cost():
@@ -309,12 +316,15 @@ def test_the_cost_is_the_exact_product(usage, model):
     def at(configured, factor):
         return model.cost_per_million_input * factor if configured is None else configured
 
+    paid_in, write = model.cost_per_million_input, model.cost_per_million_cache_write
+    has_surcharge = write is None or paid_in < write < 2 * paid_in
+
     expected = (
         usage.input * Fraction(model.cost_per_million_input)
         + usage.output * Fraction(model.cost_per_million_output)
         + usage.cache_read * Fraction(at(model.cost_per_million_cache_read, 1))
         + usage.cache_write_5m * Fraction(at(model.cost_per_million_cache_write, Decimal("1.25")))
-        + usage.cache_write_1h * Fraction(at(model.cost_per_million_cache_write, 2))
+        + usage.cache_write_1h * Fraction(2 * paid_in if has_surcharge else write)
     )
     assert dollars(usage, model) == expected / 10**6
 
