@@ -7,9 +7,12 @@ neither forgets a sync nor repeats it. One job of each kind at a time; none ever
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -111,6 +114,8 @@ class CatalogueJobs:
             self._running.pop(job, None)
             if not self._is_stopped and self._timers is not None and self._is_wanted():
                 self._arm(job, not_before=again)
+                if job is not CatalogueJob.ALERTS and CatalogueJob.ALERTS not in self._running:
+                    self._arm(CatalogueJob.ALERTS)  # `catalog research` may have left some
 
     async def _sync(self) -> None:
         services = self._services
@@ -140,26 +145,33 @@ class CatalogueJobs:
     # -- telling GitHub -----------------------------------------------------------------------------
 
     async def _tell_github(self) -> None:
-        """One comment for all open alerts. It is looked for first: it may have been written before."""
-        catalog, alerts = self._services.settings.catalog, self._services.store.open_alerts()
-        if not alerts or catalog.alert_repository is None or catalog.alert_issue is None:
-            return
-        marker = f"<!-- coordinator:new-models:{alerts[0].alert_id} -->"
-        place = (catalog.alert_repository, catalog.alert_issue)
+        """One comment for all models that one research found. Those of a later one are not in it."""
+        store = self._services.store
+        for _, found in groupby(store.open_alerts(), key=lambda alert: alert.at):
+            catalog = self._services.settings.catalog
+            if catalog.alert_repository is None or catalog.alert_issue is None:
+                return
+            if not await self._tell_of([*found], catalog.alert_repository, catalog.alert_issue):
+                return
+
+    async def _tell_of(self, alerts: Sequence[AlertRecord], repo: str, number: int) -> bool:
+        """False: not now. It is looked for first: it may have been written before."""
+        marker = _marker(alerts)
         try:
-            if await self._services.github.find_comment(*place, marker) is None:
-                await self._services.github.create_comment(*place, _comment(alerts, marker))
+            if await self._services.github.find_comment(repo, number, marker) is None:
+                await self._services.github.create_comment(repo, number, _comment(alerts, marker))
         except GitHubUnavailable as error:
             later = self._services.now() + TELL_AGAIN
             self._set_timer(CatalogueJob.ALERTS, max(error.retry_at or later, later))
             log.warning("will tell of new models later", error=str(error))
-            return
+            return False
         except GitHubRefused as error:
-            log.error("cannot tell of new models", issue=f"{place[0]}#{place[1]}", error=str(error))
+            log.error("cannot tell of new models", issue=f"{repo}#{number}", error=str(error))
             self._done_with(alerts, str(error))
-            return
-        log.info("told of new models", issue=f"{place[0]}#{place[1]}", models=len(alerts))
+            return True
+        log.info("told of new models", issue=f"{repo}#{number}", models=len(alerts))
         self._done_with(alerts)
+        return True
 
     def _done_with(self, alerts: Sequence[AlertRecord], error: str | None = None) -> None:
         ids = [alert.alert_id for alert in alerts]
@@ -215,6 +227,12 @@ class CatalogueJobs:
 def _due_at(last: datetime | None, wait: timedelta, now: datetime) -> datetime:
     """At once the first time. Never later than one wait from now, also when the clock was set back."""
     return now if last is None else min(last + wait, now + wait)
+
+
+def _marker(alerts: Sequence[AlertRecord]) -> str:
+    """Of exactly these alerts: numbers alone come again in a store that was restored or made anew."""
+    told = json.dumps([alerts[0].at.isoformat(), *(alert.model_id for alert in alerts)])
+    return f"<!-- coordinator:new-models:{hashlib.sha256(told.encode()).hexdigest()[:16]} -->"
 
 
 def _comment(alerts: Sequence[AlertRecord], marker: str) -> str:

@@ -1,6 +1,8 @@
 """The daemon and OpenRouter's catalogue: when it asks, what it says, and what a failure costs."""
 
+import contextlib
 import json
+import sqlite3
 import sys
 from datetime import timedelta
 from decimal import Decimal
@@ -10,7 +12,7 @@ from world import BOT, REPO, WRITE, scripted_agent
 
 from adw_modules.errors import StoreError
 from coordinator.catalogjobs import CatalogueJob
-from coordinator.store import SyncResult
+from coordinator.store import ResearchRecord, Store, SyncResult
 from tests.openrouter_server import Fail, OpenRouterServer
 
 PROGRAM = "openrouter-cli.py"
@@ -159,6 +161,40 @@ def test_new_models_are_told_in_one_comment_however_often_it_is_tried(stage, ope
     assert {request.headers.get("authorization") for request in openrouter.requests} == {
         f"Bearer {openrouter.key}"
     }
+
+
+def test_alerts_that_came_after_a_comment_was_written_are_told_in_one_of_their_own(stage):
+    """The daemon was killed after the comment and before it noted that; then another research found more."""
+    world = stage(key=True)
+    number = world.server.add_issue(REPO, title="Models", body="", author=BOT)
+    world.write_config(catalog={"alert_repository": REPO, "alert_issue": number})
+    database = world.state_dir / "coordinator.db"
+
+    def found(at, *models):
+        record = ResearchRecord(at=at, source="rankings", problem=None, data=[])
+        with Store.open(database, now=at) as store:
+            store.add_research([record], dict.fromkeys(models, "A model"))
+
+    world.start()
+    wait_for(world, "models researched")
+    world.stop()
+    researched_at = world.store.last_research_at()
+    found(researched_at + timedelta(minutes=1), "new/one")
+    world.start()
+    wait_for(world, "told of new models")
+    world.until(lambda: not world.store.open_alerts(), "it is noted")
+    world.stop()
+
+    with contextlib.closing(sqlite3.connect(database)) as raw, raw:
+        raw.execute("UPDATE catalog_alerts SET told_at = NULL")
+    found(researched_at + timedelta(minutes=2), "new/two")
+    world.start()
+    wait_for(world, "told of new models", 3)
+    world.until(lambda: not world.store.open_alerts(), "both are noted")
+    assert [comment.body.splitlines()[3:] for comment in world.comments(number)] == [
+        ["- `new/one`"],
+        ["- `new/two`"],
+    ]
 
 
 def test_a_bad_address_is_said_and_the_daemon_goes_on(stage):
