@@ -151,24 +151,16 @@ async def sync(store: Store, directory: Directory, *, now: Callable[[], datetime
             raise DirectoryError(f"The catalogue has no row that can be used. {first}")
     except DirectoryError as error:
         return _failed(store, str(error), now(), len(before))
-    # A list with rows that could not be read is asked for again: a newer version may read them.
-    return _taken(store, listing, before, None if listing.problems else answer.etag, now())
-
-
-def _failed(store: Store, problem: str, at: datetime, models: int) -> Synced:
-    sync_id = store.catalogue_failed(problem, now=at)
-    return Synced(sync_id=sync_id, at=at, result=SyncResult.FAILED, models=models, problem=problem)
-
-
-def _taken(
-    store: Store, listing: Listing, before: Mapping[str, CatalogueModel], etag: str | None, at: datetime
-) -> Synced:
-    models = {model.model_id: _with_base_price(model, before, at) for model in listing.models}
-    missing = before.keys() - models.keys()
-    keep = missing & listing.unread if listing.is_complete else frozenset(missing)
-    changes = tuple(compare(before, models, keep=frozenset(keep))) if before else ()
+    at = now()
+    models, changes, keep = await asyncio.to_thread(_differences, listing, before, at)
     sync_id = store.take_catalogue(
-        models, changes=changes, keep=keep, etag=etag, left_out=len(listing.problems), now=at
+        models,
+        changes=changes,
+        keep=keep,
+        # A list with rows that could not be read is asked for again: a newer version may read them.
+        etag=None if listing.problems else answer.etag,
+        left_out=len(listing.problems),
+        now=at,
     )
     return Synced(
         sync_id=sync_id,
@@ -179,6 +171,21 @@ def _taken(
         changes=changes,
         problems=listing.problems,
     )
+
+
+def _failed(store: Store, problem: str, at: datetime, models: int) -> Synced:
+    sync_id = store.catalogue_failed(problem, now=at)
+    return Synced(sync_id=sync_id, at=at, result=SyncResult.FAILED, models=models, problem=problem)
+
+
+def _differences(
+    listing: Listing, before: Mapping[str, CatalogueModel], at: datetime
+) -> tuple[dict[str, CatalogueModel], tuple[Change, ...], frozenset[str]]:
+    """The models as they are to be kept, what changed, and which missing ones stay all the same."""
+    models = {model.model_id: _with_base_price(model, before, at) for model in listing.models}
+    missing = before.keys() - models.keys()
+    keep = frozenset(missing & listing.unread if listing.is_complete else missing)
+    return models, tuple(compare(before, models, keep=keep)) if before else (), keep
 
 
 def _with_base_price(

@@ -12,8 +12,8 @@ told with a date, or with or without its maker's prefix, costs what `[[models]]`
 
 Cache. `[[models]]` may have prices for input and output only. Cache tokens are then priced at the most
 they can cost: reads at the input price, writes at 1.25 times it (5 minutes) and twice it (1 hour), which is
-what Anthropic asks and others stay below. A write price between input and twice input is that of 5 minutes, and
-an hour costs twice input; any other holds for both. `priced_by` says so.
+what Anthropic asks and others stay below. A write price between input and twice input is that of 5 minutes,
+and an hour costs twice input; any other holds for both. `priced_by` says so.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _ADD_MODEL = insert(catalog_models)
 _CHANGE_MODEL = update(catalog_models).where(catalog_models.c.model_id == bindparam("at_model"))
 _SEEN_MODELS = update(catalog_models).where(catalog_models.c.gone_at.is_(None))
 _ADD_PRICE = insert(catalog_prices)
-_END_PRICE = update(catalog_prices).where(catalog_prices.c.model_id == bindparam("at_model"), _OPEN_PRICE)
+_END_PRICE = update(catalog_prices).where(_OPEN_PRICE)
 _SEEN_PRICES = update(catalog_prices).where(_OPEN_PRICE)
 _PRICES = (
     select(catalog_prices)
@@ -136,13 +136,17 @@ def take(
     known = set(conn.execute(_KNOWN_IDS).scalars())
     _many(conn, _CHANGE_MODEL, [{"at_model": each, "gone_at": at} for each in gone])
     _many(conn, _ADD_MODEL, [_first(each, at) for each in models.values() if each.model_id not in known])
-    back = [each for each in models.values() if each.model_id in known and before.get(each.model_id) != each]
+    back = [
+        each
+        for each in models.values()
+        if each.model_id in known and not _same_facts(before.get(each.model_id), each)
+    ]
     _many(
         conn, _CHANGE_MODEL, [{"at_model": each.model_id, "gone_at": None, **_facts(each)} for each in back]
     )
     repriced = [each for each in models.values() if _terms_changed(before.get(each.model_id), each)]
     ended = [*gone, *(each.model_id for each in repriced if each.model_id in before)]
-    _many(conn, _END_PRICE, [{"at_model": each, "ended_at": at} for each in ended])
+    conn.execute(_END_PRICE.where(catalog_prices.c.model_id.in_(ended)), {"ended_at": at})
     _many(conn, _ADD_PRICE, [_price(each, sync_id, at) for each in repriced])
     seen_all_but(conn, at, [each for each in before if each in keep and each not in models])
 
@@ -179,6 +183,10 @@ def new_since(conn: Connection, since: datetime) -> list[str]:
 def _many(conn: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
     if rows:
         conn.execute(statement, rows)
+
+
+def _same_facts(old: CatalogueModel | None, new: CatalogueModel) -> bool:
+    return old is not None and (old == new or _facts(old) == _facts(new))
 
 
 def _terms_changed(old: CatalogueModel | None, new: CatalogueModel) -> bool:
