@@ -17,6 +17,7 @@ _ALSO_CALLED = {
     "vision": "multimodal_image",
     "file": "file_pdf",
     "pdf": "file_pdf",
+    "structured": "structured_outputs",
 }
 
 

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from adw_modules.money.pricing import EXACT
 from adw_modules.tasks.model import ModelUsage
-from adw_modules.tasks.report import dollars, spent_text
+from adw_modules.tasks.report import SUBSCRIPTION, dollars
 
 NO_LABEL = "(no label)"
 SEVERAL_MODELS = "(several models)"  # a charge told as one sum for them
@@ -70,6 +70,7 @@ class Figures:
     succeeded: int = 0
     unknown: int = 0
     subscription: int = 0
+    subscription_succeeded: int = 0  # of those, and in `succeeded` too
     tokens: ModelUsage = NO_TOKENS
     usd: Decimal = Decimal(0)
 
@@ -79,6 +80,7 @@ class Figures:
             succeeded=self.succeeded + other.succeeded,
             unknown=self.unknown + other.unknown,
             subscription=self.subscription + other.subscription,
+            subscription_succeeded=self.subscription_succeeded + other.subscription_succeeded,
             tokens=self.tokens + other.tokens,
             usd=EXACT.add(self.usd, other.usd),
         )
@@ -90,12 +92,21 @@ class Figures:
         return self.usd if has_known else None
 
     @property
+    def known_tokens(self) -> ModelUsage | None:
+        """`tokens`, or None where no run has told any: without tokens a cost would be known, and 0."""
+        return self.tokens if self.tokens.total or self.known_usd is not None else None
+
+    @property
     def per_success(self) -> Decimal | None:
-        """What one success cost, the failures on the way to it included; None without both."""
-        if not self.succeeded or self.known_usd is None:
+        """What one success cost, the failures on the way to it included; None without both.
+
+        Successes on a subscription were not paid with this money.
+        """
+        paid = self.succeeded - self.subscription_succeeded
+        if not paid or self.known_usd is None:
             return None
         with localcontext(EXACT):
-            return (self.usd / self.succeeded).quantize(PLACES)
+            return (self.usd / paid).quantize(PLACES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,15 +256,15 @@ def once_per_label(
 
 
 def row_of(figures: Figures) -> dict[str, Any]:
-    """The figures by the names that JSON and CSV have for them; money as text, None where unknown."""
-    tokens = figures.tokens
+    """The figures by the names that JSON and CSV have for them; money as text, None for what is unknown."""
+    tokens = figures.known_tokens
     return {
         "runs": figures.runs,
         "succeeded": figures.succeeded,
-        "input_tokens": tokens.input,
-        "cache_read_tokens": tokens.cache_read,
-        "cache_write_tokens": tokens.cache_write,
-        "output_tokens": tokens.output,
+        "input_tokens": None if tokens is None else tokens.input,
+        "cache_read_tokens": None if tokens is None else tokens.cache_read,
+        "cache_write_tokens": None if tokens is None else tokens.cache_write,
+        "output_tokens": None if tokens is None else tokens.output,
         "cost_usd": _plain(figures.known_usd),
         "runs_of_unknown_cost": figures.unknown,
         "runs_on_subscription": figures.subscription,
@@ -295,19 +306,23 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_STARTS_FORMULA) else cell
 
 
-HEADINGS = ("runs", "done", "tokens in", "tokens out", "cost", "per success")
+HEADINGS = ("runs", "done", "tokens in", "tokens out", "cost", "per success", "unknown", "subscr.")
 
 
 def cells_of(figures: Figures) -> tuple[str, ...]:
-    """A row of the table: what stands under HEADINGS."""
-    tokens, each = figures.tokens, figures.per_success
+    """A row of the table: what stands under HEADINGS. The last two count runs that are not in the money."""
+    tokens, each, usd = figures.known_tokens, figures.per_success, figures.known_usd
+    at_least = "≥ " if figures.unknown else ""
+    nothing = SUBSCRIPTION if figures.runs == figures.subscription else "unknown"
     return (
         f"{figures.runs:,}",
         f"{figures.succeeded:,}",
-        f"{tokens.prompt:,}",
-        f"{tokens.output:,}",
-        spent_text(figures.usd, figures.runs, figures.unknown, figures.subscription),
-        "" if each is None else ("≥ " if figures.unknown else "") + dollars(each),
+        "?" if tokens is None else f"{tokens.prompt:,}",
+        "?" if tokens is None else f"{tokens.output:,}",
+        nothing if usd is None else at_least + dollars(usd),
+        "" if each is None else at_least + dollars(each),
+        f"{figures.unknown:,}" if figures.unknown else "",
+        f"{figures.subscription:,}" if figures.subscription else "",
     )
 
 
@@ -318,6 +333,10 @@ def remarks(found: Report) -> Iterator[str]:
             "A task counts once for each of its labels, so the rows add up to more than the total, "
             "which is of runs."
         )
+    if found.total.unknown:
+        yield "unknown: runs of whose cost nobody knows all; what is known of it is in the sums."
+    if found.total.subscription:
+        yield "subscr.: runs on a subscription, whose tokens have no price."
     if Grouping.MODEL in found.by:
         yield "A run counts in the row of each model it used; the total counts it once."
 

@@ -90,11 +90,13 @@ def _lines(found: Report) -> Iterator[str]:
     rows = [(*map(_name, group.keys), *cells_of(group.figures)) for group in found.groups]
     head = (*(each.value for each in found.by), *HEADINGS)
     total = ("total", *[""] * (names - 1), *cells_of(found.total)) if names else cells_of(found.total)
+    # Of the last two, a column in which nothing stands is left out.
+    shown = [place for place in range(len(head)) if place < len(head) - 2 or total[place]]
     widths = [max(map(len, column)) for column in zip(head, *rows, total, strict=True)]
     for row in (head, *rows, total) if names else (head, total):
         cells = (
-            cell.ljust(width) if place < names or place >= len(head) - 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            row[place].ljust(widths[place]) if place < names else row[place].rjust(widths[place])
+            for place in shown
         )
         yield GAP.join(cells).rstrip()
     yield from remarks(found)

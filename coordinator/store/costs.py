@@ -66,7 +66,7 @@ _MODELS = (
     .scalar_subquery()
 )
 _TOLD_NO_MODEL = not_(exists().where(_EACH_MODEL.c.run_id == runs.c.run_id))
-_NO_COUNTS = (literal(0),) * 4
+_NO_COUNTS = (literal(0),) * 5
 _PRICED_MODELS = (
     select(func.count(_EACH_MODEL.c.cost_usd)).where(_EACH_MODEL.c.run_id == runs.c.run_id).scalar_subquery()
 )
@@ -173,6 +173,7 @@ def _counts(is_unknown: ColumnElement[bool]) -> tuple[ColumnElement[Any], ...]:
         _number_of(runs.c.outcome == Outcome.SUCCEEDED),
         _number_of(and_(is_unknown, not_(_IS_FLAT))),
         _number_of(_IS_FLAT),
+        _number_of(and_(_IS_FLAT, runs.c.outcome == Outcome.SUCCEEDED)),
     )
 
 
@@ -193,7 +194,7 @@ def _tokens() -> tuple[ColumnElement[Any], ...]:
 
 
 def _group(row: Any, width: int) -> Group:
-    count, succeeded, unknown, flat, amounts, *tokens = row[width:]
+    count, succeeded, unknown, flat, flat_succeeded, amounts, *tokens = row[width:]
     return Group(
         keys=tuple(row[:width]),
         figures=Figures(
@@ -201,6 +202,7 @@ def _group(row: Any, width: int) -> Group:
             succeeded=succeeded,
             unknown=unknown,
             subscription=flat,
+            subscription_succeeded=flat_succeeded,
             # PostgreSQL adds bigints up to `numeric`; of no rows there is no sum.
             tokens=ModelUsage(**{kind: int(n or 0) for kind, n in zip(_KINDS, tokens, strict=False)}),
             usd=total_of(amounts),

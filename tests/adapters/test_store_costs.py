@@ -166,6 +166,14 @@ def test_a_task_counts_once_for_each_of_its_labels_without_ours(history):
     assert report.total.runs == 6
 
 
+def test_a_success_on_a_subscription_is_no_paid_one(store):
+    ran(store, 1, cost(a="1"), used("a"))
+    for number in (2, 3, 4):
+        ran(store, number, SUBSCRIBED, used("s"), provider="claude-sub")
+    total = store.costs((), ALWAYS).total
+    assert (total.succeeded, total.subscription_succeeded, total.per_success) == (4, 3, 1)
+
+
 def test_a_period_takes_runs_from_its_start_up_to_its_end(history):
     day = NOW.date().isoformat()
     assert history.costs((), period_of(day, day, "UTC")).total.runs == 4

@@ -25,6 +25,7 @@ from adw_modules.money.reports import (
     offsets,
     period_of,
     report,
+    row_of,
     total_of,
 )
 from adw_modules.tasks.model import ModelUsage
@@ -137,11 +138,12 @@ def test_what_is_not_known_is_never_shown_as_nothing():
     unknown = Figures(runs=2, unknown=2, succeeded=1)
     assert unknown.known_usd is None
     assert unknown.per_success is None
-    assert cells_of(unknown)[4:] == ("unknown cost", "")
+    assert cells_of(unknown)[2:] == ("?", "?", "unknown", "", "2", "")
+    assert [row_of(unknown)[key] for key in ("input_tokens", "output_tokens", "cost_usd")] == [None] * 3
     subscribed = Figures(runs=2, subscription=2, succeeded=2)
-    assert cells_of(subscribed)[4:] == ("subscription", "")
+    assert cells_of(subscribed)[4:] == ("subscription", "", "", "2")
     free = Figures(runs=1, succeeded=1)
-    assert cells_of(free)[4:] == ("$0.0000", "$0.0000")
+    assert cells_of(free)[2:] == ("0", "0", "$0.0000", "$0.0000", "", "")
 
 
 def test_a_success_costs_what_the_failures_before_it_cost_too():
@@ -149,7 +151,16 @@ def test_a_success_costs_what_the_failures_before_it_cost_too():
     assert one.per_success == Decimal("0.900000")
     partly = Figures(runs=3, succeeded=3, unknown=1, usd=Decimal(1))
     assert partly.per_success == Decimal("0.333333")
-    assert cells_of(partly)[-1] == "≥ $0.3333"
+    assert cells_of(partly)[4:] == ("≥ $1.0000", "≥ $0.3333", "1", "")
+
+
+def test_successes_on_a_subscription_make_those_that_were_paid_no_cheaper():
+    mixed = Figures(runs=10, succeeded=10, subscription=9, subscription_succeeded=9, usd=Decimal(1))
+    assert mixed.per_success == 1
+    only_failures_paid = Figures(
+        runs=2, succeeded=1, subscription=1, subscription_succeeded=1, usd=Decimal(1)
+    )
+    assert only_failures_paid.per_success is None
 
 
 def test_days_come_in_order_and_within_a_day_the_dearest_first():

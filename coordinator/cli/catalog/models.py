@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OWN_RUNS = timedelta(days=90)
 WIDTH_OF_A_FILE = 160
+_SHORT = {"structured_outputs": "structured", "multimodal_image": "image", "file_pdf": "pdf"}  # in the table
 
 
 def models(  # noqa: PLR0917  one parameter for each option
@@ -48,6 +49,7 @@ def models(  # noqa: PLR0917  one parameter for each option
     from coordinator.cli.common import print_json, settings_in_force
     from coordinator.clock import utc_now
 
+    _check_words(capability or (), family)
     loaded, now = settings_in_force(config).loaded, utc_now()
     known = _known(loaded, now)
     wanted = Wanted(
@@ -63,6 +65,19 @@ def models(  # noqa: PLR0917  one parameter for each option
         print_json({"source": known.source, "synced_at": known.synced_at, "models": rows})
     else:
         _show(rows, known)
+
+
+def _check_words(capabilities: Sequence[str], family: str | None) -> None:
+    from adw_modules.catalogue.choosing import capability_called, family_called
+    from adw_modules.errors import CoordinatorError
+
+    try:
+        for word in capabilities:
+            capability_called(word)
+        if family is not None:
+            family_called(family)
+    except CoordinatorError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,14 +270,17 @@ def _show(rows: Sequence[Mapping[str, Any]], known: Known) -> None:
 
     from coordinator.logs import printable
 
+    headings = ("model", "family", "context", "$/M in", "$/M out", "can", "our runs", "")
+    lines = [_cells(row) for row in rows]
+    shown = [place for place in range(len(headings)) if any(line[place] for line in lines)]
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    for heading, right in (
-        ("model", False), ("family", False), ("context", True), ("$/M in", True), ("$/M out", True),
-        ("can", False), ("our runs", True), ("", False),
-    ):  # fmt: skip
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading == "model")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in _cells(row)))
+    for place in shown:
+        is_number = headings[place] in {"context", "$/M in", "$/M out", "our runs"}
+        table.add_column(
+            headings[place], justify="right" if is_number else "left", no_wrap=headings[place] == "model"
+        )
+    for line in lines:
+        table.add_row(*(Text(printable(line[place])) for place in shown))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
@@ -280,7 +298,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         "?" if row["context"] is None else f"{row['context']:,}",
         _money(row["price"]["input"]),
         _money(row["price"]["output"]),
-        ", ".join(row["capabilities"]),
+        ", ".join(_SHORT.get(name, name) for name in row["capabilities"]),
         "" if rate is None else f"{rate:.0%} of {row['own_runs']}",
         "; ".join(note for note in notes if note),
     )
