@@ -273,5 +273,5 @@ def _line(model: "Mapping[str, Any]", width: int) -> str:
 
 
 if __name__ == "__main__":
-    _bootstrap.run(main, needs="structlog")
+    _bootstrap.run(main, needs="typer")
     sys.exit(_exit.code)

@@ -17,4 +17,4 @@ def main() -> str:
 
 
 if __name__ == "__main__":
-    _bootstrap.run(main)
+    _bootstrap.run(main, needs="typer")

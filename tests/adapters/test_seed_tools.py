@@ -305,6 +305,16 @@ def test_after_set_up_they_start_again_with_the_project_s_python(checkout):
     assert (routing.stdout, routing.stderr) == (ROUTING_TEXT, "")
 
 
+@pytest.mark.parametrize("script", ["cost-report.py", "check-openrouter-models.py"])
+def test_a_python_that_has_some_of_our_packages_is_not_taken_for_the_project_s(checkout, script):
+    (checkout / "tools/pydantic.py").write_text("")
+    result = run(checkout / "tools" / script, "--help", cwd=checkout, python=bare_python())
+    assert (result.returncode, result.stderr) == (
+        69,
+        f'Coordinator is not set up here: run "make setup" once in {checkout}.\n',
+    )
+
+
 def test_they_run_as_programs_with_nothing_activated(checkout):
     make_venv(checkout)
     (checkout / "bin/python3").symlink_to(Path(sys.executable).resolve())
