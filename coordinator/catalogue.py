@@ -299,7 +299,7 @@ def tell_research(researched: Researched) -> None:
         log.warning(
             "research is not complete",
             failed=len(researched.problems),
-            problems=list(researched.problems[:SHOWN_PROBLEMS]),
+            problems=list(dict.fromkeys(researched.problems))[:SHOWN_PROBLEMS],
         )
     if researched.new:
         log.info("new models to look at", models=list(researched.new[: 5 * SHOWN_CHANGES]))

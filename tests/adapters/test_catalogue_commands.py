@@ -169,6 +169,8 @@ def test_an_address_that_cannot_be_one_is_a_wrong_configuration(config, monkeypa
 def test_rankings_are_ours_and_those_of_the_last_research(config, server, monkeypatch):
     assert "none is set" in run(config, "catalog", "research", code=1)
     monkeypatch.setenv("OPENROUTER_API_KEY", server.key)
+    refused = run(config, "catalog", "research", code=1)
+    assert refused.count("OpenRouter answered /datasets/rankings-daily with 404: Not Found (14 times)") == 1
     row = {"model_permaslug": "a/b", "total_tokens": "5"}
     server.pages["GET", "/datasets/rankings-daily"] = {"data": [row]}
     assert "14 answers, 0 new models: none." in run(config, "catalog", "research")

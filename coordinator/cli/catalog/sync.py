@@ -38,6 +38,7 @@ def sync(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
 def research(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Read the catalogue, then rankings and benchmarks; exit code 1 when none of them answers."""
     import asyncio
+    from collections import Counter
 
     from coordinator.cli.common import print_json, settings_in_force
 
@@ -54,8 +55,8 @@ def research(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
             }
         )
     else:
-        for problem in found.problems:
-            typer.echo(problem, err=True)
+        for problem, times in Counter(found.problems).items():
+            typer.echo(problem if times == 1 else f"{problem} ({times} times)", err=True)
         typer.echo(f"{found.answers} answers, {len(found.new)} new models: {', '.join(found.new) or 'none'}.")
     if not found.answers:
         raise typer.Exit(1)
