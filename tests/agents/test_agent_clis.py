@@ -23,7 +23,7 @@ SOURCES = dict.fromkeys(CLIS, UsageSource.REPORTED) | {"opencode": UsageSource.D
 ASIDE = dict.fromkeys(CLIS, Billed()) | {"opencode": Billed(input=7, output=3)}
 # Stopped within its first tool, after one answer: what that was billed is in the output or in a session file.
 COUNTED_WHEN_STOPPED = set(CLIS) - {"opencode"}  # its own database has no number by then
-# Its wrapper ends at once, and what is left of it is ended while it writes its sums down: they may be cut off.
+# Its wrapper ends at once, and the rest of it is ended while it writes its sums: they may be cut off.
 MAYBE_COUNTED_WHEN_STOPPED = {"copilot"}
 
 REFUSED, LIMITED = (Outcome.AUTH_FAILED, None), (Outcome.RATE_LIMITED, None)
