@@ -26,11 +26,15 @@ MOST_SECONDS = 600.0  # below the silence after which the daemon takes a run for
 HEAD_BYTES = 12_000
 TAIL_BYTES = 12_000
 COMMAND_BYTES = 100_000  # the kernel takes no argument over 128 KiB
+_KILLING_SECONDS = 3.0  # until everything a command started is dead
 _AFTER_EXIT_SECONDS = 0.3  # for what is still in the pipe when something it started holds it open
 
 _SECRET = re.compile(
-    r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY|PRIVATE_KEY)S?$", re.IGNORECASE
+    r"(^|_)((API|ACCESS|PRIVATE)?KEY|TOKEN|SECRET|PASS(WORD|WD|PHRASE)?|CREDENTIAL|PAT)S?(_|$)"
+    r"|(APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?$",
+    re.IGNORECASE,
 )
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class Commands:
@@ -54,8 +58,11 @@ class Commands:
 
     async def run(self, command: str, *, seconds: float = SECONDS) -> str:
         """Run it with /bin/sh. The text has the exit code and what it printed, without the middle."""
-        if not command.strip() or "\0" in command or len(command.encode("utf-8", "replace")) > COMMAND_BYTES:
+        size = len(command.encode("utf-8", "replace"))
+        if not command.strip() or "\0" in command or size > COMMAND_BYTES:
             raise ToolError(f"the command is empty, holds a NUL or is over {COMMAND_BYTES} bytes.")
+        if _HALF_CHARACTER.search(command):
+            raise ToolError("the command holds half a character.")
         # A pipe of our own: asyncio tells the end of a process only when nobody holds its pipe any more.
         ours, theirs = os.pipe()
         output = _Output(ours)
@@ -69,9 +76,10 @@ class Commands:
         try:
             return await _ended(process, output, min(max(seconds, 1.0), MOST_SECONDS))
         finally:
-            _kill_group(process.pid)
-            await process.wait()
-            output.close()
+            try:
+                await _end(process)
+            finally:
+                output.close()
 
     async def _start(self, command: str, output: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -97,7 +105,6 @@ async def _ended(process: asyncio.subprocess.Process, output: _Output, seconds: 
             code = await process.wait()
     except TimeoutError:
         raise ToolError(f"the command was killed after {seconds:.0f} s.\n{output.text()}") from None
-    _kill_group(process.pid)
     await output.wait(_AFTER_EXIT_SECONDS)
     how = f"exit code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
     return f"[{how}]\n{output.text()}"
@@ -114,10 +121,19 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def _kill_group(pid: int) -> None:
-    """Everything in the command's process group. Its number stays taken while any member lives."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Have `landlock.py` kill the command with everything it started; if that hangs, kill it itself."""
+    try:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(_KILLING_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 class _Output:

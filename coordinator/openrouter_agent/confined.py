@@ -77,6 +77,8 @@ class Workspace:
     def _components(self, path: str) -> list[str]:
         if not path or "\0" in path:
             raise ToolError("The path is empty or holds a NUL character.")
+        if not path.isascii() and not _can_be_encoded(path):
+            raise ToolError("The path holds half a character.")
         if not path.startswith("/"):
             return path.split("/")
         inside = self.inside(path)
@@ -241,6 +243,15 @@ def _write_beside(place: Place, content: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=place.directory)
         raise
+
+
+def _can_be_encoded(path: str) -> bool:
+    """JSON can spell half of a character, which no file's name can."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _umask() -> int:

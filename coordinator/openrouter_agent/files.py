@@ -158,6 +158,8 @@ def edit_file(
         raise ToolError(f"old_text is not in {path}: read the file and copy the passage exactly.")
     if count > 1 and not replace_all:
         raise ToolError(f"old_text is {count} times in {path}: take more lines around it, or replace_all.")
+    if len(content) + count * (len(new) - len(old)) > EDIT_BYTES:
+        raise ToolError(f"{path} would grow over {EDIT_BYTES} bytes.")
     shown, _ = workspace.replace(path, content.replace(old, new))
     return f"Edited {shown} ({count} {'place' if count == 1 else 'places'})."
 

@@ -19,6 +19,12 @@ from coordinator.openrouter_agent.toolbox import TOOLS, Toolbox, ToolResult
 EVERY = tuple(name for name in TOOLS if name != "fetch_url")
 
 
+SECRETS = dict.fromkeys(
+    ("OPENROUTER_API_KEY", "GH_TOKEN", "OPENROUTER_KEY", "DB_PASS", "GITHUB_PAT", "SECRET_VALUE", "MYSECRET"),
+    "hidden",
+)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A directory with a neighbour that nobody may touch, and every kind of way to it."""
@@ -47,7 +53,7 @@ def workspace(root: Path):
 
 @pytest.fixture
 def commands(workspace: Workspace):
-    commands = Commands(workspace, {**os.environ, "OPENROUTER_API_KEY": "k", "GH_TOKEN": "t", "SOME": "1"})
+    commands = Commands(workspace, {**os.environ, "SOME": "1", **SECRETS})
     yield commands
     commands.close()
 
@@ -203,6 +209,28 @@ def test_an_edit_keeps_line_ends_mode_and_bytes_it_does_not_know(use, root: Path
     assert (root / "dos.txt").stat().st_mode & 0o777 == 0o755
 
 
+def test_an_edit_that_would_blow_a_file_up_is_refused(use, root: Path) -> None:
+    (root / "many").write_text("a" * 100_000)
+    answer = use("edit_file", path="many", old_text="a", new_text="b" * 1_000, replace_all=True)
+    assert answer.text == "Error: many would grow over 8388608 bytes."
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("read_file", {"path": "\ud800"}),
+        ("write_file", {"path": "\ud800", "content": "x"}),
+        ("list_files", {"path": "a/\ud800"}),
+        ("search", {"pattern": "x", "path": "\ud800"}),
+        ("run_command", {"command": "echo \ud800"}),
+    ],
+)
+def test_half_a_character_is_one_sentence(use, tool: str, arguments: dict) -> None:
+    answer = use(tool, **arguments)
+    assert answer.is_error
+    assert answer.text.endswith("holds half a character.")
+
+
 def test_new_files_get_their_directories(use, root: Path) -> None:
     assert use("write_file", path="x/y/z.txt", content="ü").text == "Created x/y/z.txt (2 bytes)."
     assert (root / "x/y/z.txt").read_text() == "ü"
@@ -259,7 +287,7 @@ def test_arguments_that_are_no_json_come_back_as_such(use) -> None:
 
 
 def test_a_command_runs_in_the_directory_without_secrets(use, root: Path) -> None:
-    answer = use("run_command", command="pwd; echo $SOME; env | grep -E 'KEY|TOKEN' ; exit 3")
+    answer = use("run_command", command="pwd; echo $SOME; env | grep hidden; exit 3")
     assert answer.text == f"[exit code 3]\n{root}\n1\n"
     assert not answer.is_error  # the model reads the exit code; the call itself worked
 
@@ -273,6 +301,21 @@ def test_a_hanging_command_is_killed_with_all_its_children(use, root: Path) -> N
     assert answer.is_error
     assert answer.text == "Error: the command was killed after 1 s.\nbegun\n"
     assert_gone(int((root / "child").read_text()))
+
+
+@pytest.mark.parametrize("end", ["true", "sleep 600"])
+def test_a_command_that_made_itself_a_session_of_its_own_is_killed_too(use, root: Path, end: str) -> None:
+    daemon = "setsid sh -c 'echo $$ > child; exec sleep 600' <&- >&- 2>&- &"
+    wait = "until [ -s child ]; do sleep 0.01; done"
+    use("run_command", command=f"({daemon}) ; {wait}; {end}", timeout_seconds=1)
+    assert_gone(int((root / "child").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("command", "how"), [("exit 3", "exit code 3"), ("kill -SEGV $$", "killed by SIGSEGV")]
+)
+def test_how_a_command_ended_is_told(use, command: str, how: str) -> None:
+    assert use("run_command", command=command).text == f"[{how}]\n"
 
 
 def assert_gone(pid: int) -> None:
