@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the program; its exit code."""
     environ = dict(os.environ) if environ is None else environ
+    # Closed by whoever started us: what would be printed there goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  for as long as the program runs
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     options = _parser().parse_args(arguments)
     # httpx brings a command line of its own, which would load a renderer of terminals for nothing.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -53,8 +57,17 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
         return _complain(f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}.", EX_ERROR)
 
 
+def complain(sentence: str) -> None:
+    """Say it on standard error, if that takes it: a full disk there is no reason to end."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _complain(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    complain(sentence)
     return code
 
 
@@ -183,9 +196,7 @@ def _prompt(name: str | None) -> str:
     elif sys.stdin is None or sys.stdin.isatty():
         raise UsageError("there is no prompt: name a file with -p, or give the prompt on standard input.")
     else:
-        text = sys.stdin.buffer.read(LARGEST_PROMPT + 1).decode("utf-8", "replace")
-    if len(text) > LARGEST_PROMPT:
-        raise UsageError(f"the prompt is over {LARGEST_PROMPT} bytes.")
+        text = _decoded(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "the prompt")
     if not text.strip():
         raise UsageError("the prompt is empty.")
     return text
@@ -194,6 +205,12 @@ def _prompt(name: str | None) -> str:
 def _text_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST_PROMPT + 1).decode("utf-8", "replace")
+            return _decoded(file.read(LARGEST_PROMPT + 1), str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _decoded(content: bytes, name: str) -> str:
+    if len(content) > LARGEST_PROMPT:
+        raise UsageError(f"{name} is over {LARGEST_PROMPT} bytes.")
+    return content.decode("utf-8", "replace")

@@ -56,7 +56,10 @@ class Ending:
 
 
 class Records:
-    """Prints a run's records to standard output, and to a file if there is one. Raises OSError for that."""
+    """Prints a run's records to standard output, and to a file if there is one.
+
+    Raises OSError, with the name, when one of them takes no more; from then on only the other one is used.
+    """
 
     def __init__(self, form: Format, session_id: str, output_file: Path | None = None) -> None:
         self._form = form
@@ -65,7 +68,9 @@ class Records:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what it still held back was told when it was written
+                self._file.close()
+            self._file = None
 
     def started(self, *, model: str, tools: Sequence[str], cwd: str, confined: bool) -> None:
         self._stream(
@@ -192,15 +197,28 @@ class Records:
 
     def _print(self, line: str) -> None:
         """To whoever reads; when standard output is closed the run goes on."""
-        if self._file is not None:
-            self._file.write(line + "\n")
-            self._file.flush()
+        problem = self._print_to_stdout(line)
+        try:
+            if self._file is not None:
+                self._file.write(line + "\n")
+                self._file.flush()
+        except OSError as error:
+            problem = OSError(error.errno, error.strerror, self._file.name if self._file else None)
+            self.close()
+        if problem is not None:
+            raise problem
+
+    def _print_to_stdout(self, line: str) -> OSError | None:
+        """What went wrong, once; then nothing more is printed there."""
         try:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if not isinstance(error, BrokenPipeError):
+                return OSError(error.errno, error.strerror, "standard output")
+        return None
 
 
 def _blocks(completion: Completion) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from adw_modules.openrouter.wire import KEY_VARIABLE, base_url
 from coordinator.clock import utc_now
 from coordinator.openrouter_agent.agent import Agent, Target
 from coordinator.openrouter_agent.asking import Asking, Underway
+from coordinator.openrouter_agent.command import complain
 from coordinator.openrouter_agent.commands import Commands
 from coordinator.openrouter_agent.configuration import Configuration, configured
 from coordinator.openrouter_agent.confined import Workspace
@@ -82,10 +82,13 @@ async def run(order: Order) -> int:
     try:
         configuration = configured(order.config, order.environ)
         for problem in configuration.problems:
-            print(problem, file=sys.stderr)
-        agent, ending = await _run(order, configuration, records, tally)
+            complain(problem)
+        try:
+            agent, ending = await _run(order, configuration, records, tally)
+        except OSError as error:
+            agent, ending = None, _broken(error)
         if ending.is_error:
-            print(ending.text, file=sys.stderr)
+            complain(ending.text)
         records.ended(
             ending,
             tally,
@@ -212,7 +215,16 @@ def _result_of(task: asyncio.Future[Ending]) -> Ending:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, OSError):
+        return _broken(error)
     text = f"The program failed: {type(error).__name__}: {one_line(str(error))}."
+    return Ending(subtype=Subtype.ERROR, reason="internal_error", text=text)
+
+
+def _broken(error: OSError) -> Ending:
+    """A file of ours, or the output, cannot be used."""
+    where = f"{error.filename}: " if error.filename else ""
+    text = f"{where}{(error.strerror or str(error)).lower()}."
     return Ending(subtype=Subtype.ERROR, reason="internal_error", text=text)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator.openrouter_agent import command
-from tests.openrouter_server import Call, OpenRouterServer, Say
+from tests.openrouter_server import KEY, Call, OpenRouterServer, Say
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLI = PROJECT / "tools" / "openrouter-cli.py"
@@ -203,3 +203,50 @@ def test_every_option_is_in_the_documentation() -> None:
     page = (PROJECT / "docs" / "openrouter.md").read_text()
     options = [option for action in command._parser()._actions for option in action.option_strings]
     assert [option for option in options if f"`{option}" not in page and option not in {"-h", "--help"}] == []
+
+
+@pytest.mark.parametrize("full", [1, 2])
+def test_an_output_that_takes_no_more_is_one_sentence_and_the_result_is_in_the_file(
+    start, server, tmp_path: Path, full: int
+) -> None:
+    (tmp_path / "prompt.txt").write_text("Hi.")
+    server.script(Say(), model=MODEL)
+    process = subprocess.run(
+        f"{CLI} -p prompt.txt --model {MODEL} --output-file out.jsonl {full}>/dev/full",
+        check=False,
+        shell=True,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], **server.environ, "OPENROUTER_API_KEY": "" if full == 2 else KEY},
+        capture_output=True,
+        text=True,
+    )
+    result = result_of((tmp_path / "out.jsonl").read_text())
+    assert (process.returncode, result["is_error"]) == (1, True)
+    assert process.stderr == ("" if full == 2 else "standard output: no space left on device.\n")
+
+
+def test_a_full_output_file_is_told_in_the_result_on_standard_output(start, tmp_path: Path) -> None:
+    process = start("--model", MODEL, "--output-file", "/dev/full")
+    output, errors = process.communicate("Hi.", timeout=30)
+    assert (process.returncode, errors) == (1, "/dev/full: no space left on device.\n")
+    assert result_of(output)["result"] == "/dev/full: no space left on device."
+
+
+def test_closed_outputs_are_no_error(server, tmp_path: Path) -> None:
+    server.script(Say(), model=MODEL)
+    process = subprocess.run(
+        f"echo Hi. | {CLI} --model {MODEL} --output-file out.jsonl >&- 2>&-",
+        check=False,
+        shell=True,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], **server.environ},
+    )
+    assert process.returncode == 0
+    assert result_of((tmp_path / "out.jsonl").read_text())["result"] == "Hello."
+
+
+def test_a_prompt_that_is_too_long_in_bytes_is_refused_and_not_cut(server, tmp_path: Path, capsys) -> None:
+    (tmp_path / "prompt.txt").write_text("é" * 4_200_000)
+    assert command.main(["-p", str(tmp_path / "prompt.txt"), "--model", MODEL], server.environ) == 2
+    assert capsys.readouterr().err == f"{tmp_path}/prompt.txt is over 8388608 bytes.\n"
+    assert not server.requests
