@@ -10,6 +10,7 @@ there the output is only what `message_start` said, unless the stream has `messa
 (--include-partial-messages), so it is a lower bound and the source says `derived`. The session files under
 CLAUDE_CONFIG_DIR have what is missing; where a run had a folder of its own they are read after its end. A
 final record without any tokens counts only when the API refused every call; otherwise nothing was reported.
+One after an answer that broke off leaves that answer's output out, and is `derived` as well.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from adw_modules.agents.stream import (
 from adw_modules.money.usage import UsageLedger
 from adw_modules.tasks.model import ModelUsage
 
+BROKEN_OFF = frozenset({"server_error", "unknown"})  # Claude's words for an answer without an end
 RESULT_TEXT_LIMIT = 4000
 SYNTHETIC_MODEL = "<synthetic>"  # error messages that Claude writes itself: no call, no tokens
 TOOL_RESULT = (
@@ -245,13 +247,22 @@ class _State:
             self.tail.add(text_of(error))
         return [Finished(record=final)]
 
+    def _broke_off(self, event: Json) -> bool:
+        """Whether the last answer broke off on its way: its output was told at its end, which never came."""
+        is_error = word(event.get("terminal_reason")) == "api_error"
+        has_status = http_status(event.get("api_error_status")) is not None
+        return is_error and not has_status and self.api_error in BROKEN_OFF
+
     def _report(self, event: Json) -> None:
         since = _by_model(event.get("model_usage_since_last_result"), event)
         whole = _by_model(event.get("modelUsage"), event)
         main_loop = _call_usage(event.get("usage"))
         by_turn = {"": main_loop} if main_loop else None
-        if not (_holds_tokens(since, whole, by_turn) or _was_refused(event)):
+        holds_tokens = _holds_tokens(since, whole, by_turn)
+        if not (holds_tokens or _was_refused(event)):
             return  # cut off in its first call, or numbers left out: what it took is not known
+        if event.get("usage_is_partial") is True or (holds_tokens and self._broke_off(event)):
+            self.ledger.leaves_out()
         if since is not None:
             self.ledger.report(since, _costs(event["model_usage_since_last_result"]), cumulative=False)
         elif whole is not None:

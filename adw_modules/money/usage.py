@@ -48,6 +48,11 @@ class UsageLedger:
         self._reported: dict[str, ModelUsage] | None = None
         self._reported_cost: Decimal | None = None
         self._prompts: dict[str, _Prompts] = {}
+        self._leaves_out = False
+
+    def leaves_out(self) -> None:
+        """The reports are known to leave something out: they are only a lower bound."""
+        self._leaves_out = True
 
     def call(self, message_id: str, model: str, usage: ModelUsage) -> None:
         """Note one record of one model call. Repeats raise its numbers, never add to them."""
@@ -82,10 +87,11 @@ class UsageLedger:
         for call in self._calls.values():
             if not call.settled and call.usage.total:  # a call without numbers says nothing
                 open_calls = _sum(open_calls, {call.model: call.usage})
-        by_model = _sum(self._reported or {}, open_calls)
-        cost = None if open_calls else self._reported_cost
+        source = self._source(open_calls)
+        by_model = {} if source is UsageSource.UNKNOWN else _sum(self._reported or {}, open_calls)
+        cost = None if open_calls or self._leaves_out else self._reported_cost
         return Usage(
-            source=self._source(open_calls),
+            source=source,
             by_model=by_model,
             reported_cost_usd=cost,
             longest_prompt={model: self._longest_prompt(model, used) for model, used in by_model.items()},
@@ -99,7 +105,10 @@ class UsageLedger:
     def _source(self, open_calls: dict[str, ModelUsage]) -> UsageSource:
         if open_calls:
             return UsageSource.DERIVED
-        return UsageSource.UNKNOWN if self._reported is None else UsageSource.REPORTED
+        if not self._leaves_out:
+            return UsageSource.UNKNOWN if self._reported is None else UsageSource.REPORTED
+        is_any = any(usage.total for usage in (self._reported or {}).values())
+        return UsageSource.DERIVED if is_any else UsageSource.UNKNOWN
 
     def _settle(self) -> None:
         self._old_calls = {}

@@ -172,6 +172,7 @@ class Records:
             "known_cost_usd": tally.least_cost,
             "usage": anthropic_usage(tally.total),
             "modelUsage": tally.by_model(),
+            "usage_is_partial": tally.is_partial,
             "permission_denials": [],
             "provider": ", ".join(tally.providers) or None,
             "generation_ids": tally.generation_ids,

@@ -19,6 +19,7 @@ class Tally:
         self._tokens: dict[str, ModelUsage] = {}
         self._costs: dict[str, Decimal] = {}  # as far as they are known
         self._unpriced: set[str] = set()  # models of which at least one cost is unknown
+        self.is_partial = False  # the tokens of at least one request are unknown
         self.generation_ids: list[str] = []
         self.providers: list[str] = []
 
@@ -36,6 +37,7 @@ class Tally:
         self._costs[model] = self._costs.get(model, Decimal(0)) + (cost or Decimal(0))
         if usage is None or cost is None:
             self._unpriced.add(model)
+        self.is_partial |= usage is None
         if generation_id:
             self.generation_ids.append(generation_id)
         if provider and provider not in self.providers:

@@ -14,7 +14,7 @@ import pytest
 
 from adw_modules.agents.claude import ClaudeStream
 from adw_modules.agents.stream import StreamSummary
-from adw_modules.tasks.model import ModelUsage, UsageSource
+from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 from coordinator.openrouter_agent.command import TOOLS
 from coordinator.openrouter_agent.failures import Patience
 from coordinator.openrouter_agent.running import Order, run
@@ -422,6 +422,15 @@ def test_what_nobody_can_say_the_charge_of_stays_unknown(work, server, answer: A
     assert ran.result["total_cost_usd"] is None
     assert ran.result["known_cost_usd"] == 0.5
     assert ran.summary.usage.reported_cost_usd is None
+    assert ran.result["usage_is_partial"] is True
+    assert ran.summary.usage.source is UsageSource.DERIVED  # what the first one took is not in it
+
+
+def test_tokens_that_nobody_could_tell_are_unknown_and_not_0(work, server) -> None:
+    server.script(Silence(), Silence(), Silence())
+    ran = work(silence_seconds=0.1)
+    assert ran.code == 1
+    assert ran.summary.usage == Usage(source=UsageSource.UNKNOWN)
 
 
 @pytest.mark.parametrize("say", [Say(tokens=None), Say(cut_after=3)], ids=["not told", "cut before it was"])

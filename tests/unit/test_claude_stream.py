@@ -64,10 +64,10 @@ INEXACT = {
     "tool-sigterm-group": Inexact(DERIVED, (1200, 800, 300, 1), NO_FINAL),
     "tool-sigterm-then-kill": Inexact(DERIVED, (1200, 800, 300, 1), NO_FINAL),
     "stream-drop": Inexact(
-        REPORTED, (3600, 2400, 900, 12), "Claude counts three broken answers that the stub did not bill"
+        DERIVED, (3600, 2400, 900, 12), "Claude counts three broken answers that the stub did not bill"
     ),
     "stream-malformed": Inexact(
-        REPORTED,
+        DERIVED,
         (1200, 800, 300, 4),
         "Claude never read the end of the broken answer, where the output stands",
     ),
