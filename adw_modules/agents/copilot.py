@@ -29,6 +29,7 @@ from adw_modules.agents.stream import (
     clean_text,
     one_line,
 )
+from adw_modules.money.usage import inclusive
 from adw_modules.tasks.model import ModelUsage, UsageSource
 
 RESULT_TEXT_LIMIT = 4000
@@ -198,13 +199,11 @@ class JournalReader:
 
 
 def _usage(value: Json) -> ModelUsage:
-    cache_read = number(value.get("cacheReadTokens")) or 0
-    cache_write = number(value.get("cacheWriteTokens")) or 0
-    return ModelUsage(
-        input=max(0, (number(value.get("inputTokens")) or 0) - cache_read - cache_write),
-        cache_read=cache_read,
-        cache_write_5m=cache_write,
-        output=number(value.get("outputTokens")) or 0,
+    return inclusive(
+        input_total=number(value.get("inputTokens")) or 0,
+        cache_read=number(value.get("cacheReadTokens")) or 0,
+        cache_write=number(value.get("cacheWriteTokens")) or 0,
+        output_total=number(value.get("outputTokens")) or 0,
         reasoning=number(value.get("reasoningTokens")) or 0,
     )
 

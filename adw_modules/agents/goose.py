@@ -17,6 +17,7 @@ from adw_modules.agents.dialect import Dialect
 from adw_modules.agents.foreign import Json, items, mapping, money, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, ended
 from adw_modules.agents.stream import UNNAMED_MODEL, AgentEvent, FinalRecord, Finished, clean_text
+from adw_modules.money.usage import inclusive
 from adw_modules.tasks.model import ModelUsage
 
 RESULT_TEXT_LIMIT = 4000
@@ -111,13 +112,11 @@ class _State(RecordState):
 
 
 def _usage(record: Json) -> ModelUsage:
-    cache_read = number(record.get("cache_read_input_tokens")) or 0
-    cache_write = number(record.get("cache_write_input_tokens")) or 0
-    return ModelUsage(
-        input=max(0, (number(record.get("input_tokens")) or 0) - cache_read - cache_write),
-        cache_read=cache_read,
-        cache_write_5m=cache_write,
-        output=number(record.get("output_tokens")) or 0,
+    return inclusive(
+        input_total=number(record.get("input_tokens")) or 0,
+        cache_read=number(record.get("cache_read_input_tokens")) or 0,
+        cache_write=number(record.get("cache_write_input_tokens")) or 0,
+        output_total=number(record.get("output_tokens")) or 0,
     )
 
 
