@@ -40,6 +40,8 @@ FILE = "PROBE.md"
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 DYING_SECONDS = 1.0  # from SIGKILL to gone, also on a busy machine
+LOOK_SECONDS = 0.2  # between two looks at how much was printed
+MOST_OUTPUT = 64 << 20
 
 _PROMPT = """\
 You are being tried out in an empty git repository.
@@ -265,27 +267,44 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
     began = time.monotonic()
     process, run_dir, marker = _start(command, model, prompt)
     try:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(command.timeout)
-        code = process.returncode
+        code = _code(process, run_dir, command.timeout)
     finally:
         _end(process, marker)
     dialect = DIALECTS[command.settings.agent]
     stream = dialect.parser()
     with (run_dir / "output.log").open("rb") as output:
-        while piece := output.read(256 * 1024):
+        while output.tell() < MOST_OUTPUT and (piece := output.read(256 * 1024)):
             stream.feed(piece)
     summary = with_side_file(stream.finish(), dialect.side_file, run_dir)
     summary = with_exit_code(command.settings.agent, summary, code)
     words = summary.last_lines or tuple(stderr_tail(run_dir))
-    written = run_dir / "repository" / FILE
     return _Ended(
         code=code,
         seconds=time.monotonic() - began,
         summary=summary,
         last_words=words[-1] if words else "",
-        wrote=written.read_text(errors="replace")[:200] if written.is_file() else None,
+        wrote=_written(run_dir / "repository" / FILE),
     )
+
+
+def _code(process: subprocess.Popen[bytes], run_dir: Path, timeout: float) -> int | None:
+    """The exit code; None when its time is over, or when it prints more than any agent does."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until and (run_dir / "output.log").stat().st_size < MOST_OUTPUT:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
+    return process.poll()
+
+
+def _written(path: Path) -> str | None:
+    """The beginning of the file, if it is one; a program may have put anything there."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(200).decode("utf-8", "replace")
+    except OSError:
+        return None
 
 
 def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen[bytes], Path, str]:

@@ -56,7 +56,12 @@ if model == "coordinator-no-such-model" and "any-model" not in faults:
 word = prompt.rsplit(":", 1)[1].split()[0]
 if word == "stop":
     time.sleep(60)
-if "idle" not in faults:
+while "floods" in faults:
+    print("x" * 100_000)
+if "huge" in faults:
+    with open("PROBE.md", "wb") as file:
+        file.truncate(1 << 40)
+elif "idle" not in faults:
     pathlib.Path("PROBE.md").write_text(word + "\\n")
 if "never-ends" in faults:
     time.sleep(60)
@@ -117,6 +122,7 @@ def test_a_program_that_does_everything_right_passes_every_question(project):
     ("fault", "differs"),
     [
         ("idle", {"edits a file": False}),
+        ("huge", {"edits a file": False}),
         ("silent", {"reports usage": False, "honours the model": None}),
         ("other-model", {"honours the model": False}),  # although its first record names the right one
         ("exit-0", {"fails with an exit code": None}),
@@ -136,6 +142,11 @@ def test_a_program_that_never_starts_is_asked_nothing_more(project):
     probe = probed(project, "never-starts")
     assert [answer.ok for answer in probe.answers] == [False]
     assert "no login" in probe.answers[0].seen
+
+
+def test_a_program_that_prints_without_end_is_ended_long_before_its_time(project):
+    answers = seen(probed(project, "floods", timeout=600))
+    assert answers["ends by itself"] is False
 
 
 def test_a_program_that_waits_for_more_input_is_ended_and_told(project):
