@@ -41,7 +41,7 @@ GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 DYING_SECONDS = 1.0  # from SIGKILL to gone, also on a busy machine
 LOOK_SECONDS = 0.2  # between two looks at how much was printed
-MOST_OUTPUT = 64 << 20
+MOST_OUTPUT = 4 << 20  # of one run; a small task takes a hundredth of it
 
 _PROMPT = """\
 You are being tried out in an empty git repository.
@@ -268,6 +268,7 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
     process, run_dir, marker = _start(command, model, prompt)
     try:
         code = _code(process, run_dir, command.timeout)
+        seconds = time.monotonic() - began
     finally:
         _end(process, marker)
     dialect = DIALECTS[command.settings.agent]
@@ -280,7 +281,7 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
     words = summary.last_lines or tuple(stderr_tail(run_dir))
     return _Ended(
         code=code,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         summary=summary,
         last_words=words[-1] if words else "",
         wrote=_written(run_dir / "repository" / FILE),

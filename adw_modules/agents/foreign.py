@@ -22,6 +22,8 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: No
 
 
 def parse_object(line: bytes) -> Json | None:
+    if not line.lstrip().startswith(b"{"):  # a failing decoder takes far longer
+        return None
     try:
         value = _DECODER.decode(line.decode("utf-8", "replace"))
     except (ValueError, ArithmeticError, RecursionError):

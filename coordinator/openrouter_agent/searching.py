@@ -90,6 +90,8 @@ def main() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    seconds = int(SECONDS) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # also when whoever asked was killed meanwhile
     request = json.loads(sys.stdin.buffer.read())
     try:
         answer = {"text": found(Workspace(Path(request.pop("root"))), **request)}
