@@ -91,7 +91,7 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     seconds = int(SECONDS) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # also when whoever asked was killed meanwhile
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # whoever asked may be killed meanwhile
     request = json.loads(sys.stdin.buffer.read())
     try:
         answer = {"text": found(Workspace(Path(request.pop("root"))), **request)}
