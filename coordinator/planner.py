@@ -5,13 +5,13 @@ Decides nothing itself and changes nothing; `apply.py` does what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from adw_modules.config import Settings
 from adw_modules.providers import ProviderManager
-from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing import Checker, ModelRouter, NoRoute, RoutingDecision
 from adw_modules.tasks import planning
 from adw_modules.tasks.planning import Action, Limits, Requeue, Route
 from coordinator.logs import get_logger
@@ -62,9 +62,7 @@ class Planner:
 def _guarded(route: Route) -> Route:
     """A fault of ours in routing one task parks that task; it must not end daemon after daemon."""
 
-    def decide(
-        attributes: Mapping[str, Any], eligible: Callable[[str, str], str | None]
-    ) -> RoutingDecision | NoRoute:
+    def decide(attributes: Mapping[str, Any], eligible: Checker) -> RoutingDecision | NoRoute:
         try:
             return route(attributes, eligible)
         except Exception as error:

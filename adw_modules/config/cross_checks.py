@@ -28,11 +28,22 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
     ]
 
 
+def chain_checks(tables: dict[str, Any], document: dict[str, Any]) -> Iterator[Problem]:
+    """For tables that are valid: a target that stands in a chain twice is asked again after it failed."""
+    from adw_modules.routing.chains import loops
+
+    for index, target in loops(tables):
+        path: KeyPath = ("routing", "fallbacks") if index is None else ("routing", "rules", index)
+        sentence = f"{target} stands in its chain of targets twice; keep one of them."
+        yield Problem(path, f"{label_of(path, document)}: {sentence}")
+
+
 def named_providers(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     """Each place that picks a provider, and the name it gives. A `[[models]]` entry only describes one."""
     yield ("llm", "provider"), value_at(document, ("llm", "provider")) or LlmSettings().provider
     yield _value(document, "routing", "default_provider")
     yield from _in_each(document, "provider", "routing", "rules")
+    yield from _targets(document)
     for name in _named_tables(document, "workflows"):
         yield from _in_each(document, "provider", "workflows", name, "stages")
 
@@ -62,6 +73,22 @@ def _in_each(document: dict[str, Any], key: str, *path: str) -> Iterator[tuple[K
     """One key of every entry of an array of tables."""
     for entry_path, entry in _entries(document, *path):
         yield (*entry_path, key), entry.get(key)
+
+
+def _targets(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """The providers that targets and fallbacks name, in any of their spellings."""
+    places: list[tuple[KeyPath, Any]] = [
+        (("routing", "fallbacks"), value_at(document, ("routing", "fallbacks")))
+    ]
+    for path, rule in _entries(document, "routing", "rules"):
+        places += [((*path, key), rule.get(key)) for key in ("targets", "fallbacks")]
+        places.append(((*path, "target"), [rule.get("target")]))
+    for path, written in places:
+        for each in written if isinstance(written, list) else ():
+            if isinstance(each, dict):
+                yield path, each.get("provider")
+            elif isinstance(each, str) and "/" in each:
+                yield path, each.partition("/")[0].strip()
 
 
 # --- the checks ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adw_modules.config.checks import check_environment
-from adw_modules.config.cross_checks import cross_checks, named_providers
+from adw_modules.config.cross_checks import chain_checks, cross_checks, named_providers
 from adw_modules.config.problems import Problem, explain, sentences
 from adw_modules.config.schema import BUILT_IN_PROVIDER, BUILT_IN_TEMPLATE, Settings
 from adw_modules.config.toml_lines import TomlLines
@@ -27,6 +27,8 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] | None 
     document = _read_toml(text, source)
     settings, problems = _validate(document)
     problems += cross_checks(document)
+    if settings is not None:
+        problems += chain_checks(settings.model_dump(), document)
     if problems or settings is None:
         raise ConfigError(sentences(problems, source, TomlLines(text)))
     missing = check_environment(settings, environ, source=source) if environ is not None else []

@@ -14,6 +14,7 @@ from adw_modules.config.schema import (
     ProviderSettings,
     RepositorySettings,
     RuleSettings,
+    RuleTargetSettings,
     Section,
     Settings,
     StageSettings,
@@ -139,7 +140,7 @@ def _not_a_table(path: KeyPath, value: Any, document: Any) -> str:
 
 def _not_a_list(path: KeyPath, value: Any, document: Any) -> str:
     name = dotted(path)
-    if name in {"repositories", "models", "routing.rules", "openrouter.preferences"}:
+    if name in {"repositories", "models", "routing.rules", "routing.rules.targets", "openrouter.preferences"}:
         return f"{name} must be written with two pairs of brackets: [[{name}]]."
     return f"{label_of(path, document)} must be a list in brackets, not {shown(value)}."
 
@@ -152,6 +153,8 @@ def _section_at(table: KeyPath) -> type[Section]:
             return ProviderSettings
         case ("models", *_):
             return ModelSettings
+        case ("routing", "rules", int(), "targets", *_):
+            return RuleTargetSettings
         case ("routing", "rules", *_):
             return RuleSettings
         case ("openrouter", "preferences", *_):

@@ -19,6 +19,7 @@ from adw_modules.config.values import (
     AppUrl,
     AtLeast0,
     AtLeast1,
+    Capabilities,
     Categories,
     CommandTemplate,
     Condition,
@@ -34,6 +35,7 @@ from adw_modules.config.values import (
     Price,
     RemoteUrl,
     RepositoryName,
+    Target,
     Text,
     TimeZone,
     Variable,
@@ -208,6 +210,20 @@ class WorktreeSettings(Section):
     base_dir: Folder = "trees"
 
 
+class RuleTargetSettings(Section):
+    """One of the `targets` that a rule spreads its tasks over."""
+
+    provider: Name | None = None
+    model: Name | None = None
+    weight: Annotated[int, whole(least=1, most=1000)] = 1
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        if self.provider is None and self.model is None:
+            raise in_table("needs a provider, a model, or both")
+        return self
+
+
 class RuleSettings(Section):
     """One `[[routing.rules]]`: when it matches (always, without a condition), and what it then picks."""
 
@@ -217,7 +233,18 @@ class RuleSettings(Section):
     condition: Condition | None = None
     provider: Name | None = None
     model: Name | None = None
+    target: Target | None = None
+    targets: tuple[RuleTargetSettings, ...] = ()
+    fallbacks: tuple[Target, ...] = ()
+    requires: Capabilities = ()
     reason: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        spellings = (self.provider or self.model, self.target, self.targets)
+        if sum(map(bool, spellings)) > 1:
+            raise in_table('has several of "provider" and "model", "target", "targets"; keep one of them')
+        return self
 
     @model_validator(mode="after")
     def _one_spelling(self) -> Self:
@@ -232,6 +259,7 @@ class RoutingSettings(Section):
     enabled: Flag = False
     default_provider: Name | None = None
     default_model: Name | None = None
+    fallbacks: tuple[Target, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
 
 

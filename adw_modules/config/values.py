@@ -415,5 +415,28 @@ def _condition(value: Any) -> str:
     return text
 
 
+def _target(value: Any) -> str | dict[str, Any]:
+    from adw_modules.routing.clauses import ConditionError
+    from adw_modules.routing.targets import target_spec
+
+    plain = _plain(value)
+    try:
+        target_spec(plain)
+    except ConditionError as error:
+        raise wrong(f"cannot be used: {error.message.rstrip('.')}") from error
+    found: str | dict[str, Any] = plain
+    return found
+
+
+def _capabilities(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, str) and each.strip() for each in value
+    ):
+        raise must_be('a list of texts, such as ["vision"]')
+    return tuple(value)
+
+
+Target = Annotated[str | dict[str, Any], BeforeValidator(_target)]
+Capabilities = Annotated[tuple[str, ...], BeforeValidator(_capabilities)]
 Conditions = Annotated[dict[str, Any], BeforeValidator(_conditions)]
 Condition = Annotated[str, BeforeValidator(_condition)]

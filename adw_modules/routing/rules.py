@@ -10,13 +10,18 @@ from adw_modules.errors import ConfigError
 from adw_modules.routing.attributes import is_integer, show
 from adw_modules.routing.clauses import Condition, ConditionError
 from adw_modules.routing.conditions import compile_condition, compile_conditions
+from adw_modules.routing.targets import FixedTarget, TargetSpec, target_spec
 
 DEFAULT_PRIORITY = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One ordered condition with its target. A missing half of the target comes from the defaults."""
+    """One ordered condition with its targets: its own, then `fallbacks`.
+
+    `provider` and `model` are those of its first own target, as far as they are written: a missing half comes
+    from the defaults. `is_spread`: which of its own targets comes first is drawn by the task, by weight.
+    """
 
     name: str
     priority: int  # higher is tried first
@@ -25,6 +30,10 @@ class Rule:
     provider: str | None
     model: str | None
     reason: str | None
+    targets: tuple[TargetSpec, ...] = ()
+    fallbacks: tuple[TargetSpec, ...] = ()
+    is_spread: bool = False
+    requires: tuple[str, ...] = ()
 
 
 def compile_rules(written: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
@@ -48,15 +57,42 @@ def _rule(name: str, table: Mapping[str, Any]) -> Rule:
     conditions, condition = table.get("conditions"), table.get("condition")
     if conditions is not None and condition is not None:
         raise ConditionError("both condition and conditions are given; keep one of them")
+    targets = _own_targets(table)
+    first = targets[0]
     return Rule(
         name=name,
         priority=_priority(table.get("priority")),
         condition=_structured(conditions) if condition is None else _string(condition),
         written=conditions or condition,
-        provider=table.get("provider"),
-        model=table.get("model"),
+        provider=first.provider if isinstance(first, FixedTarget) else None,
+        model=first.model if isinstance(first, FixedTarget) else None,
         reason=table.get("reason"),
+        targets=targets,
+        fallbacks=tuple(map(target_spec, table.get("fallbacks") or ())),
+        is_spread=bool(table.get("targets")),
+        requires=tuple(table.get("requires") or ()),
     )
+
+
+def _own_targets(table: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
+    """One of the three spellings; without any it is the default target."""
+    provider, model = table.get("provider"), table.get("model")
+    one, several = table.get("target"), table.get("targets")
+    given = [bool(provider or model), one is not None, bool(several)]
+    if sum(given) > 1:
+        raise ConditionError("a rule has provider and model, or target, or targets; keep one of them")
+    if one is not None:
+        return (target_spec(one),)
+    if several:
+        return tuple(map(_member, several))
+    return (FixedTarget(provider=provider, model=model),)
+
+
+def _member(written: object) -> FixedTarget:
+    spec = target_spec(written)
+    if not isinstance(spec, FixedTarget):
+        raise ConditionError("targets are spread by weight, and none of them can be a selection; use target")
+    return spec
 
 
 def _priority(value: object) -> int:

@@ -1,109 +1,41 @@
 """From what a task is to the provider and model that do it, with the reasons.
 
-Rules are tried in order; the first that matches and whose target is eligible wins; after them come
-the defaults. Every rule tried leaves a line in the trace. Eligibility is asked inside the selection,
-so that a target that cannot work now is passed over instead of being chosen and failing.
+The chain: of each rule that matches, in order, its own targets and its fallbacks; then the defaults. The
+first eligible target of the chain wins. Every rule and target tried leaves a line in the trace. Eligibility
+is asked inside the selection, so that a target that cannot work now is passed over instead of failing.
 Must not read a clock, start anything or remember anything between two decisions.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from adw_modules.config import CoordinatorSettings, LlmSettings
+from adw_modules.config import CoordinatorSettings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.providers import ProviderManager, as_mapping
-from adw_modules.routing.attributes import Attrs, show
+from adw_modules.routing.attributes import Attrs, is_number
+from adw_modules.routing.chains import Chains
+from adw_modules.routing.decision import DISABLED, NoRoute, RoutingDecision, no_route
+from adw_modules.routing.eligibility import Checker, Refusal
 from adw_modules.routing.index import RuleIndex
 from adw_modules.routing.rules import Rule, compile_rules
-from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace, Trace
+from adw_modules.routing.targets import (
+    FixedTarget,
+    Resolver,
+    Selected,
+    TargetSpec,
+    repeated,
+    spread,
+)
+from adw_modules.routing.trace import Target, Trace
 from adw_modules.routing.vocabulary import KNOWN, WEEKDAYS
 
-# What a log line always shows of a task; other attributes only when the winning rule looked at them.
-SHOWN = ("priority", "labels", "retry_count")
-DISABLED = "routing is disabled"
-
 _log = logging.getLogger("adw_modules.routing")
-
-Eligible = Callable[[str, str], str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingDecision:
-    """Who does it. `rule` is None when the defaults were used; `reason` is one sentence for people."""
-
-    provider: str
-    model: str
-    rule: str | None
-    reason: str
-    trace: Sequence[RuleTrace]
-
-    @property
-    def log_line(self) -> str:
-        target = f"{self.provider}/{self.model}"
-        if self.rule:
-            return f"✓ Rule matched: {self.rule} → {target}"
-        why = self.reason[:1].upper() + self.reason[1:]
-        return f"{'' if self.reason == DISABLED else '✗ '}{why} → {target} (default)"
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """What the log shows of the task: the usual ones, and what the rule looked at."""
-        known = self.known
-        looked_at = self.trace.looked_at if self.rule and isinstance(self.trace, Trace) else ()
-        names = dict.fromkeys((*SHOWN, *looked_at))
-        return {name: known[name] for name in names if name in known}
-
-    @property
-    def known(self) -> Mapping[str, Any]:
-        """All that the decision saw of the task."""
-        return self.trace.attrs if isinstance(self.trace, Trace) else {}
-
-    @property
-    def attrs_line(self) -> str:
-        return f"  Task attrs: {show(self.attrs)}"
-
-    @property
-    def targets(self) -> tuple[TargetTrace, ...]:
-        """Each target that was considered, in that order: eligible, or why not."""
-        return self.trace.targets if isinstance(self.trace, Trace) else ()
-
-    def stored(self) -> StoredDecision:
-        """The decision as it is kept with its run: everything written out."""
-        record = {
-            "rules": list(self.trace),
-            "targets": list(self.targets),
-            "attrs": dict(self.known),
-        }
-        return StoredDecision(
-            provider=self.provider, model=self.model, rule=self.rule, reason=self.reason, trace=record
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoRoute:
-    """Nobody can do it now. `reasons` has one entry for each target that was considered."""
-
-    reasons: tuple[str, ...]
-    trace: Sequence[RuleTrace]
-
-    @property
-    def known(self) -> Mapping[str, Any]:
-        """All that the decision saw of the task."""
-        return self.trace.attrs if isinstance(self.trace, Trace) else {}
-
-    @property
-    def reason(self) -> str:
-        return "; ".join(self.reasons)
-
-    @property
-    def targets(self) -> tuple[TargetTrace, ...]:
-        return self.trace.targets if isinstance(self.trace, Trace) else ()
 
 
 class ModelRouter:
@@ -113,7 +45,9 @@ class ModelRouter:
     `ModelRouter(routing, models)` takes the `[routing]` and `[[models]]` tables alone, and then rules
     apply unless `enabled` says otherwise. `now` gives the hour to tasks that carry none; without it,
     conditions on the hour do not match them. `providers` makes availability part of eligibility.
-    `enabled` overrides the configuration, to show what the rules would do.
+    `enabled` overrides the configuration, to show what the rules would do. `statuses` tells how providers
+    are, for conditions that ask; without it a provider is up or down as it is available. `resolvers` work
+    out selections by their word (`targets.Resolver`).
     Raises ConfigError with one sentence for each rule that cannot be used.
     """
 
@@ -125,6 +59,8 @@ class ModelRouter:
         providers: ProviderManager | None = None,
         now: Callable[[], datetime] | None = None,
         enabled: bool | None = None,
+        statuses: Callable[[], Mapping[str, str]] | None = None,
+        resolvers: Mapping[str, Resolver] | None = None,
     ) -> None:
         tables = as_mapping(config)
         if models is not None:
@@ -132,21 +68,16 @@ class ModelRouter:
         routing = tables.get("routing") or {}
         self.enabled: bool = routing.get("enabled", False) if enabled is None else enabled
         self.rules = compile_rules(routing.get("rules") or ())
-        self._offered_by = _providers_by_model(tables.get("models") or ())
-        self.default = self._default_target(routing, tables.get("llm") or {})
-        self._ranked = [
-            _Ranked(
-                rule=rule,
-                target=self.target_of(rule),
-                reason=rule.reason or rule.condition.text,
-            )
-            for rule in self.rules
-        ]
+        self.chains = Chains(tables)
+        self._resolvers = resolvers or {}
+        self._ranked = [self._made_ready(rule) for rule in self.rules]
+        _refuse_loops(self._ranked, self.chains.defaults)
         self._index = RuleIndex([rule.condition for rule in self.rules])
         self._asks_status = any("provider_status" in rule.condition.attributes for rule in self.rules)
         own = {name for rule in self.rules for name in rule.condition.attributes if name not in KNOWN}
         self._copied = ("labels", "provider_status", "task", *own)
         self._providers = providers
+        self._statuses = statuses
         self._now = now
         self._timezone = zone_of(
             (tables.get("coordinator") or {}).get("timezone") or CoordinatorSettings().timezone
@@ -163,29 +94,29 @@ class ModelRouter:
         """The model for a task: attributes, or an object with `priority`, `labels`, `error_tracking`."""
         return self.route(task if isinstance(task, Mapping) else _attributes(task))[1]
 
-    def decide(self, attrs: Attrs, eligible: Eligible | None = None) -> RoutingDecision | NoRoute:
+    def decide(self, attrs: Attrs, eligible: Checker | None = None) -> RoutingDecision | NoRoute:
         """Who does it and why, or why nobody can.
 
-        `eligible(provider, model)` answers None when the target may be used now, else why not; it is
-        asked at most once for each target, and only for those a rule or the defaults lead to.
+        `eligible` is asked at most once for each target, and only for those that stand in the chain before
+        the first that is eligible.
         """
-        known = self._completed(attrs)
-        considered: dict[Target, str | None] = {}
-        passed_over: dict[int, str] = {}  # where a rule stands -> why its target cannot be used
-        for position in self._index.matching(known) if self.enabled else ():
+        asking = _Asking(eligible=eligible, known=self._completed(attrs))
+        matching = self._index.matching(asking.known) if self.enabled else iter(())
+        for position in matching:
             ranked = self._ranked[position]
-            refusal = self._refusal(ranked.target, eligible, considered)
-            if refusal is None:
+            chain = ranked.fixed or self._chain(ranked, asking)
+            target = self._first(chain, asking, ranked.rule.requires)
+            if target is not None:
+                rest = _Rest(chain, self._written_chains(matching), self.chains.defaults)
                 return RoutingDecision(
-                    provider=ranked.target.provider,
-                    model=ranked.target.model,
+                    provider=target.provider,
+                    model=target.model,
                     rule=ranked.rule.name,
                     reason=ranked.reason,
-                    trace=Trace(self.rules, position + 1, passed_over, considered, known),
+                    trace=self._trace(asking, position + 1, rest),
                 )
-            passed_over[position] = f"passed over: {ranked.target} is not eligible: {refusal}"
-        tried = len(self.rules) if self.enabled else 0
-        return self._fall_back(eligible, considered, Trace(self.rules, tried, passed_over, considered, known))
+            asking.passed_over[position] = asking.why_none(chain)
+        return self._fall_back(asking)
 
     def choose(self, attrs: Attrs) -> RoutingDecision:
         """Like `decide`, for callers that need a route. Raises CoordinatorError if there is none."""
@@ -195,44 +126,113 @@ class ModelRouter:
         return decision
 
     def target_of(self, rule: Rule) -> Target:
-        """Where a rule leads. Without a provider: the one that offers its model, else the default."""
-        provider = rule.provider or self._offered_by.get(rule.model or "") or self.default.provider
-        return Target(provider, rule.model or self.default.model)
+        """Where a rule leads first, as far as it is written."""
+        return next(iter(self.chains.of(rule)), self.default)
 
-    def _fall_back(
-        self,
-        eligible: Eligible | None,
-        considered: dict[Target, str | None],
-        trace: Trace,
-    ) -> RoutingDecision | NoRoute:
-        if self._refusal(self.default, eligible, considered) is not None:
-            reasons = tuple(f"{target}: {refusal}" for target, refusal in considered.items() if refusal)
-            return NoRoute(reasons=reasons, trace=trace)
-        return RoutingDecision(
-            provider=self.default.provider,
-            model=self.default.model,
-            rule=None,
-            reason=self._why_default(considered),
-            trace=trace,
+    def targets_of(self, rule: Rule) -> tuple[Target, ...]:
+        """All targets that are written in a rule, in their order; none of what is selected for each task."""
+        return self.chains.of(rule)
+
+    def models_of(self, provider: str) -> tuple[str, ...]:
+        """The models that rules and defaults use of a provider."""
+        chains = (*(self.chains.of(rule) for rule in self.rules), self.chains.defaults)
+        named = (target.model for chain in chains for target in chain if target.provider == provider)
+        return tuple(dict.fromkeys(named))
+
+    # -- the chain ------------------------------------------------------------------------------------
+
+    def _made_ready(self, rule: Rule) -> _Ranked:
+        specs = (*rule.targets, *rule.fallbacks)
+        is_fixed = not rule.is_spread and all(isinstance(spec, FixedTarget) for spec in specs)
+        return _Ranked(
+            rule=rule,
+            fixed=self.chains.of(rule) if is_fixed else (),
+            written=self.chains.of(rule),
+            reason=rule.reason or rule.condition.text,
         )
 
-    def _why_default(self, considered: Mapping[Target, str | None]) -> str:
+    def _chain(self, ranked: _Ranked, asking: _Asking) -> tuple[Target, ...]:
+        """The targets of a rule for this task: a spread is drawn, a selection is worked out."""
+        rule = ranked.rule
+        if rule.is_spread:
+            fixed = [(self.chains.completed(s), s.weight) for s in rule.targets if isinstance(s, FixedTarget)]
+            chain = spread(_seed(asking.known), fixed)
+        else:
+            chain = [target for spec in rule.targets for target in self._worked_out(spec, asking)]
+        chain += [target for spec in rule.fallbacks for target in self._worked_out(spec, asking)]
+        return tuple(dict.fromkeys(chain))
+
+    def _worked_out(self, spec: TargetSpec, asking: _Asking) -> Sequence[Target]:
+        if isinstance(spec, FixedTarget):
+            return (self.chains.completed(spec),)
+        resolver = self._resolvers.get(spec.select)
+        if resolver is None:
+            found = Selected(targets=(), why="nothing here works it out")
+        else:
+            found = resolver(spec, asking.known, self._now() if self._now else None)
+        targets = [str(target) for target in found.targets]
+        asking.selected.append({"select": spec.select, "targets": targets, "why": found.why})
+        return found.targets
+
+    def _written_chains(self, positions: Iterator[int]) -> Iterator[tuple[Target, ...]]:
+        """What the rules lead to that match behind the one that won."""
+        for position in positions:
+            yield self._ranked[position].written
+
+    def _fall_back(self, asking: _Asking) -> RoutingDecision | NoRoute:
+        why = self._why_default(asking.passed_over)
+        tried = len(self.rules) if self.enabled else 0
+        target = self._first(self.chains.defaults, asking)
+        trace = self._trace(asking, tried, _Rest((), iter(()), self.chains.defaults))
+        if target is None:
+            return no_route(asking.all_considered, trace)
+        return RoutingDecision(
+            provider=target.provider, model=target.model, rule=None, reason=why, trace=trace
+        )
+
+    def _why_default(self, passed_over: Mapping[int, str]) -> str:
         if not self.enabled:
             return DISABLED
-        passed_over = any(considered.values())
         return "no eligible target among the rules that matched" if passed_over else "no rule matched"
 
-    def _refusal(
-        self, target: Target, eligible: Eligible | None, considered: dict[Target, str | None]
-    ) -> str | None:
-        if target not in considered:
-            considered[target] = self._unavailable(target) or (
-                eligible(target.provider, target.model) if eligible else None
-            )
-        return considered[target]
+    def _trace(self, asking: _Asking, tried: int, rest: _Rest) -> Trace:
+        return Trace(
+            self.rules,
+            tried,
+            asking.passed_over,
+            asking.all_considered,
+            asking.known,
+            rest=rest,
+            selected=asking.selected,
+        )
 
-    def _unavailable(self, target: Target) -> str | None:
-        return self._providers.availability(target.provider).reason if self._providers else None
+    # -- eligibility ----------------------------------------------------------------------------------
+
+    def _first(self, chain: Iterable[Target], asking: _Asking, requires: Sequence[str] = ()) -> Target | None:
+        """The first target of the chain that can be used now."""
+        for target in chain:
+            lacks = self.chains.lacks(target, requires) if requires else None
+            if lacks is not None:
+                asking.lacking[target] = lacks
+                continue
+            asking.lacking.pop(target, None)
+            if target not in asking.considered:
+                asking.considered[target] = self._refusal(target, asking)
+            if asking.considered[target] is None:
+                return target
+        return None
+
+    def _refusal(self, target: Target, asking: _Asking) -> Refusal | None:
+        needed = asking.known.get("context_needed")
+        return (
+            self._unavailable(target)
+            or (self.chains.too_small(target, float(needed)) if is_number(needed) else None)
+            or (asking.eligible(target, asking.known) if asking.eligible else None)
+        )
+
+    def _unavailable(self, target: Target) -> Refusal | None:
+        reason = self._providers.availability(target.provider).reason if self._providers else None
+        return Refusal(reason) if reason else None
 
     def _completed(self, attrs: Attrs) -> dict[str, Any]:
         """What the caller knows of the task, plus the time and the providers' state if it left them out.
@@ -247,21 +247,22 @@ class ModelRouter:
         if self._now is not None and ("hour" not in known or "weekday" not in known):
             for name, value in at_local(self._now(), self._timezone).items():
                 known.setdefault(name, value)
-        if self._asks_status and "provider_status" not in known and self._providers is not None:
-            known["provider_status"] = _status(self._providers)
+        if self._asks_status and "provider_status" not in known:
+            if self._statuses is not None:
+                known["provider_status"] = dict(self._statuses())
+            elif self._providers is not None:
+                known["provider_status"] = _status(self._providers)
         return known
+
+    @property
+    def default(self) -> Target:
+        """Where tasks go that no rule has a target for."""
+        return self.chains.default
 
     @property
     def timezone(self) -> tzinfo:
         """The one that hours and days of the week are of."""
         return self._timezone
-
-    def _default_target(self, routing: Mapping[str, Any], llm: Mapping[str, Any]) -> Target:
-        own_model = routing.get("default_model")
-        offered = self._offered_by.get(own_model) if own_model else None
-        provider = routing.get("default_provider") or offered or llm.get("provider")
-        model = own_model or llm.get("model_default")
-        return Target(provider or LlmSettings().provider, model or LlmSettings().model_default)
 
 
 _CHANGEABLE = frozenset({list, dict, set})
@@ -272,23 +273,71 @@ class _Ranked:
     """A rule at its place, with what follows from it worked out once."""
 
     rule: Rule
-    target: Target
+    fixed: tuple[Target, ...]  # its chain, where that is the same for every task
+    written: tuple[Target, ...]
     reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asking:
+    """One decision while it is made."""
+
+    eligible: Checker | None
+    known: dict[str, Any]
+    considered: dict[Target, Refusal | None] = field(default_factory=dict)  # None: eligible
+    lacking: dict[Target, Refusal] = field(default_factory=dict)  # for the rule that was asked last about it
+    passed_over: dict[int, str] = field(default_factory=dict)  # where a rule stands -> why nobody of it
+    selected: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def why_none(self, chain: Iterable[Target]) -> str:
+        refused = [(target, self.lacking.get(target) or self.considered[target]) for target in chain]
+        why = "; ".join(f"{target} is not eligible: {refusal}" for target, refusal in refused)
+        return f"passed over: {why or 'nothing was selected'}"
+
+    @property
+    def all_considered(self) -> Mapping[Target, Refusal | None]:
+        """Each target that was asked about. A rule's own demand counts only where nothing else was asked."""
+        return {**self.lacking, **self.considered} if self.lacking else self.considered
+
+
+@dataclass(slots=True)
+class _Rest:
+    """The chain as a whole, worked out when somebody looks."""
+
+    own: Sequence[Target]
+    further: Iterator[tuple[Target, ...]]
+    defaults: Sequence[Target]
+    found: tuple[Target, ...] | None = None
+
+    def __call__(self) -> tuple[Target, ...]:
+        if self.found is None:
+            further = (target for chain in self.further for target in chain)
+            self.found = (*self.own, *further, *self.defaults)
+        return self.found
+
+
+def _refuse_loops(ranked: Iterable[_Ranked], defaults: Sequence[Target]) -> None:
+    problems = [
+        f'routing rule "{each.rule.name}": {target} stands in its chain twice'
+        for each in ranked
+        if (target := repeated(each.written)) is not None
+    ]
+    if (twice := repeated(defaults)) is not None:
+        problems.append(f"routing.fallbacks: {twice} stands in the chain of the defaults twice")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _seed(known: Attrs) -> str:
+    """What a spread is drawn by: the task, and nothing that changes in its life."""
+    task = known.get("task")
+    return str(task.get("id")) if isinstance(task, Mapping) else ""
 
 
 def at_local(now: datetime, zone: tzinfo) -> dict[str, Any]:
     """Hour and day of the week on the clocks of `zone`, whatever they have been turned to."""
     local = now.astimezone(UTC).astimezone(zone)  # through UTC: a time that a zone skips does not exist
     return {"hour": local.hour, "weekday": WEEKDAYS[local.weekday()]}
-
-
-def _providers_by_model(models: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The first provider that offers each model, in the order of the file."""
-    offered: dict[str, str] = {}
-    for model in models:
-        if model.get("provider"):
-            offered.setdefault(model["name"], model["provider"])
-    return offered
 
 
 def _status(providers: ProviderManager) -> dict[str, str]:

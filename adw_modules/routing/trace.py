@@ -6,13 +6,17 @@ is the same then. A decision so costs what it needs, and what is stored and show
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
 
 from adw_modules.routing.attributes import Attrs
-from adw_modules.routing.rules import Rule
 from adw_modules.routing.vocabulary import Path
+
+if TYPE_CHECKING:  # both know what a target is
+    from adw_modules.routing.eligibility import Refusal
+    from adw_modules.routing.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +41,24 @@ class RuleTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTrace:
-    """One target that was considered; `why` it is not eligible."""
+    """One target of the chain; `why` it is not eligible, and `until` when, if that is known.
+
+    `eligible` None: it was not asked, because one before it is eligible.
+    """
 
     target: str
-    eligible: bool
+    eligible: bool | None
     why: str | None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDecision:
-    """A decision as it is kept with its run. `trace` has `rules`, `targets` and `attrs`, all that it saw."""
+    """A decision as it is kept with its run.
+
+    `trace` has `rules`, `targets` (the whole chain), `attrs` (all that it saw), and `selected` where a rule
+    had its targets selected: which, and why.
+    """
 
     provider: str
     model: str
@@ -58,21 +70,26 @@ class StoredDecision:
 class Trace(Sequence[RuleTrace]):
     """Every rule that was tried, in order: the first `tried` of `rules`. With targets, and what was seen."""
 
-    __slots__ = ("_considered", "_passed_over", "_rules", "_tried", "_written", "attrs")
+    __slots__ = ("_considered", "_passed_over", "_rest", "_rules", "_tried", "_written", "attrs", "selected")
 
     def __init__(
         self,
         rules: Sequence[Rule],
         tried: int,
         passed_over: Mapping[int, str],  # where a rule stands -> why its target cannot be used
-        considered: Mapping[Target, str | None],  # None: eligible
+        considered: Mapping[Target, Refusal | None],  # None: eligible
         attrs: Attrs,
+        *,
+        rest: Callable[[], Sequence[Target]] = tuple,  # of the chain, behind those that were considered
+        selected: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._rules = rules
         self._tried = tried
         self._passed_over = passed_over
         self._considered = considered
+        self._rest = rest
         self.attrs = attrs
+        self.selected = selected
         self._written: tuple[RuleTrace, ...] | None = None
 
     def _all(self) -> tuple[RuleTrace, ...]:
@@ -94,10 +111,15 @@ class Trace(Sequence[RuleTrace]):
 
     @property
     def targets(self) -> tuple[TargetTrace, ...]:
-        return tuple(
-            TargetTrace(target=str(target), eligible=why is None, why=why)
-            for target, why in self._considered.items()
-        )
+        asked = [
+            TargetTrace(target=str(target), eligible=True, why=None)
+            if refusal is None
+            else TargetTrace(target=str(target), eligible=False, why=refusal.reason, until=refusal.until)
+            for target, refusal in self._considered.items()
+        ]
+        rest = [target for target in self._rest() if target not in self._considered]
+        unasked = [TargetTrace(target=str(target), eligible=None, why=None) for target in dict.fromkeys(rest)]
+        return (*asked, *unasked)
 
     def __len__(self) -> int:
         return self._tried

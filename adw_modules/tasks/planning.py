@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from adw_modules.routing import NoRoute, RoutingDecision
+from adw_modules.routing import Checker, NoRoute, Refusal, RoutingDecision, Target
 from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import Outcome, Snapshot, Task, TaskState
@@ -47,7 +47,7 @@ class Requeue:
 
 Action = Dispatch | Park | Requeue
 
-Route = Callable[[Mapping[str, Any], Callable[[str, str], str | None]], RoutingDecision | NoRoute]
+Route = Callable[[Mapping[str, Any], Checker], RoutingDecision | NoRoute]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,30 +96,28 @@ def _place(
         return Park(task=task, cause=cause, wake_at=None)
     if task.tokens >= limits.max_tokens_per_issue:
         return Park(task=task, cause=tokens_used_up(task.tokens, limits.max_tokens_per_issue), wake_at=None)
-    waits_for_slot = False
-
-    def slot_free(provider: str, _model: str) -> str | None:
-        nonlocal waits_for_slot
-        busy = no_slot(provider, load, limits)
-        waits_for_slot = waits_for_slot or busy is not None
-        return busy
-
-    decision = route(attributes(task, limits.own_label_prefix, now=now), slot_free)
+    decision = route(attributes(task, limits.own_label_prefix, now=now), slot_free(load, limits))
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
-    if waits_for_slot:
+    if decision.is_busy:
         return None
     return Park(
-        task=task, cause=f"no provider can take it: {decision.reason}", wake_at=now + NO_ROUTE_RECHECK
+        task=task,
+        cause=f"no provider can take it: {decision.reason}",
+        wake_at=decision.until or now + NO_ROUTE_RECHECK,
     )
 
 
-def no_slot(provider: str, load: Mapping[str, int], limits: Limits) -> str | None:
-    """Why a provider takes no further run now; None when it does. `load`: live runs by provider."""
-    limit = limits.per_provider.get(provider)
-    if limit is None or load.get(provider, 0) < limit:
-        return None
-    return f"all {limit} slots of {provider} are busy"
+def slot_free(load: Mapping[str, int], limits: Limits) -> Checker:
+    """Refuses a provider that takes no further run now. `load`: live runs by provider."""
+
+    def check(target: Target, _attrs: Mapping[str, Any]) -> Refusal | None:
+        limit = limits.per_provider.get(target.provider)
+        if limit is None or load.get(target.provider, 0) < limit:
+            return None
+        return Refusal(f"all {limit} slots of {target.provider} are busy", is_busy=True)
+
+    return check
 
 
 def tokens_used_up(tokens: int, limit: int) -> str:

@@ -144,14 +144,10 @@ def _decided(
 ) -> dict[str, Any]:
     """The decision with all that led to it, as data."""
     from adw_modules.routing import ModelRouter, RoutingDecision
-    from adw_modules.tasks.planning import no_slot
+    from adw_modules.tasks.planning import slot_free
     from coordinator.planner import limits_of
 
-    limits = limits_of(loaded.settings)
-
-    def eligible(provider: str, _model: str) -> str | None:
-        return no_slot(provider, busy or {}, limits)
-
+    eligible = slot_free(busy or {}, limits_of(loaded.settings))
     router = ModelRouter(loaded.settings, providers=_providers(loaded), now=lambda: at)
     decision = router.decide(attributes, eligible)
     facts = {
@@ -318,8 +314,12 @@ def _print_targets(targets: Sequence[Mapping[str, Any]]) -> None:
     if targets:
         typer.echo("Targets:")
     for target in targets:
+        if target["eligible"] is None:
+            _line(f"  · {target['target']}: not asked")
+            continue
         mark, colour = ("✓", "green") if target["eligible"] else ("✗", "red")
-        _marked(mark, colour, f"{target['target']}: {target['why'] or 'eligible'}")
+        until = f" (until {target['until']})" if target.get("until") else ""
+        _marked(mark, colour, f"{target['target']}: {target['why'] or 'eligible'}{until}")
 
 
 def _line(text: str) -> None:

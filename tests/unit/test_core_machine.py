@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from adw_modules.routing import NoRoute, RoutingDecision
+from adw_modules.routing import NoRoute, Refusal, RoutingDecision, Target
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import FailureClass, Outcome, Run, RunOutcome, Snapshot, Task, TaskState
 from adw_modules.tasks.planning import Dispatch, Limits, Park, Requeue, plan
@@ -164,9 +164,9 @@ class CoreMachine(RuleBasedStateMachine):
     # -- the store of this test -----------------------------------------------------------------------
 
     def route(self, _attrs, eligible):
-        refusal = eligible("a", "m") if self.is_routable else "key not set"
+        refusal = eligible(Target("a", "m"), {}) if self.is_routable else Refusal("key not set")
         if refusal:
-            return NoRoute(reasons=(refusal,), trace=())
+            return NoRoute(reasons=(refusal.reason,), trace=(), until=refusal.until, is_busy=refusal.is_busy)
         return RoutingDecision(provider="a", model="m", rule=None, reason="", trace=())
 
     def snapshot(self, paused: bool) -> Snapshot:

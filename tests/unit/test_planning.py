@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adw_modules.routing import NoRoute, RoutingDecision
+from adw_modules.routing import NoRoute, Refusal, RoutingDecision, Target
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import TaskState
 from adw_modules.tasks.planning import Dispatch, Limits, Park, Requeue, attributes, plan
@@ -18,10 +18,14 @@ def to(provider: str):
     """A router that knows one provider."""
 
     def route(_attrs, eligible):
-        refusal = eligible(provider, "m")
-        return decision(provider) if refusal is None else NoRoute(reasons=(refusal,), trace=())
+        refusal = eligible(Target(provider, "m"), {})
+        return decision(provider) if refusal is None else refused(refusal)
 
     return route
+
+
+def refused(refusal: Refusal) -> NoRoute:
+    return NoRoute(reasons=(refusal.reason,), trace=(), until=refusal.until, is_busy=refusal.is_busy)
 
 
 def nowhere(_attrs, _eligible):

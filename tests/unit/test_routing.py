@@ -13,7 +13,7 @@ import pytest
 from adw_modules.config import parse_settings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.providers import ProviderManager
-from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision, RuleTrace
+from adw_modules.routing import ModelRouter, NoRoute, Refusal, RoutingDecision, RuleTrace
 from adw_modules.tasks.model import Priority
 
 CONFIG_TEXT = """
@@ -287,9 +287,9 @@ def test_an_unknown_time_zone_is_refused(config):
 def refusing(*targets):
     asked = []
 
-    def eligible(provider, model):
-        asked.append(f"{provider}/{model}")
-        return "cooling down" if f"{provider}/{model}" in targets else None
+    def eligible(target, _attrs):
+        asked.append(str(target))
+        return Refusal("cooling down") if str(target) in targets else None
 
     return eligible, asked
 
