@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from adw_modules.agents.stream import AgentEvent, RateLimit, Retry, StreamSummary
+from adw_modules.agents.stream import AgentEvent, RateLimit, Retry, StreamSummary, ToolUse
 from adw_modules.agents.trouble import Trouble, trouble_of
 from adw_modules.tasks.model import FailureClass, Outcome, RunOutcome
 
@@ -39,6 +39,7 @@ class HealthEvent:
     status: int | None  # the HTTP status, where one is known
     until: datetime | None
     detail: str  # one line for people
+    is_whole_run: bool = False  # of a run that is over, or of a probe; else of one answer in the middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class _Finding:
     status: int | None = None
     until: datetime | None = None
     detail: str = ""
+    is_whole_run: bool = False
 
 
 _KINDS: dict[str, HealthKind] = {
@@ -81,6 +83,8 @@ def health_event(
             found = _of_retry(evidence, now)
         case RateLimit():
             found = _of_rate_limit(evidence)
+        case ToolUse():  # only a model that answers calls a tool; text may be the program's own
+            found = _Finding(kind=HealthKind.OK, detail="the model answers")
         case RunEnd():
             found = _of_end(evidence, now)
         case _:
@@ -94,6 +98,7 @@ def health_event(
         status=found.status,
         until=found.until if found.until and found.until > now else None,
         detail=found.detail,
+        is_whole_run=found.is_whole_run,
     )
 
 
@@ -132,12 +137,18 @@ def _of_rate_limit(limit: RateLimit) -> _Finding:
 def _of_end(end: RunEnd, now: datetime) -> _Finding | None:
     outcome, summary = end.outcome, end.summary
     if outcome.outcome in _ANSWERED:
-        return _Finding(kind=HealthKind.OK, detail="a run got its answers")
+        return _Finding(kind=HealthKind.OK, detail="a run got its answers", is_whole_run=True)
     until = outcome.retry_at or (_after(now, summary.retry_after) if summary.retry_after else None)
     kind = _kind_of_end(outcome, summary)
     if kind is None:
         return None
-    return _Finding(kind=kind, status=summary.api_error_status, until=until, detail=outcome.detail)
+    return _Finding(
+        kind=kind,
+        status=summary.api_error_status,
+        until=until,
+        detail=outcome.detail,
+        is_whole_run=True,
+    )
 
 
 def _kind_of_end(outcome: RunOutcome, summary: StreamSummary) -> HealthKind | None:

@@ -7,6 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import assert_never
@@ -76,7 +77,7 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
             attempt=f"{run.attempt}/{services.settings.coordinator.max_attempts}",
             last_failure=action.task.cause,
         )
-    start(task, run)
+    start(replace(task, cause=action.task.cause), run)  # its prompt tells what went wrong before
 
 
 def _hold(task: Task, services: Services) -> bool:

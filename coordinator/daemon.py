@@ -21,6 +21,7 @@ from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
 from coordinator import lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
+from coordinator.breakers import Breakers
 from coordinator.catalogjobs import CatalogueJob, CatalogueJobs
 from coordinator.clock import Steps, utc_now
 from coordinator.logs import Redactor, get_logger, secret_values
@@ -67,6 +68,7 @@ class Wake(StrEnum):
     RUN_ENDED = "run ended"
     CONFIG = "config"
     OPERATOR = "operator"
+    HEALTH = "health"  # a target may be used that could not, or the other way round
     STOP = "stop"
     WATCHDOG = "watchdog"  # for nothing else but to show that it turns
 
@@ -79,6 +81,7 @@ class Daemon:
 
     services: Services
     planner: Planner
+    breakers: Breakers
     supervisor: Supervisor
     outbox: Outbox
     polls: PollSchedule
@@ -142,8 +145,10 @@ class Daemon:
 
     def _assemble(self, services: Services, state_dir: StateDir) -> None:
         self.services, self._state_dir = services, state_dir
-        self.planner = Planner(services)
-        self.supervisor = Supervisor(services, self._run_ended)
+        self.breakers = Breakers(services, lambda: self.wake(Wake.HEALTH))
+        self.breakers.follow_settings()
+        self.planner = Planner(services, self.breakers)
+        self.supervisor = Supervisor(services, self.breakers, self._run_ended)
         self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once or self._draining else None)
         self.polls = PollSchedule(
             services, due=self.wake, polled=self._polled, withdraw=self._withdraw, repeats=not self._once
@@ -154,6 +159,7 @@ class Daemon:
             reload=self._reload,
             stop=self.stop,
             drain=self.drain,
+            breakers=self.breakers,
             started_at=self._started_at,
             on_answer=self.outbox.kick,
         )
@@ -321,6 +327,7 @@ class Daemon:
         log.warning("the clock was set", by_seconds=round(step.total_seconds()))
         if step < timedelta():
             self.services.github.clock_was_set_back(step)
+            self.breakers.clock_was_set_back(step)
             try:
                 self.services.store.clock_was_set_back(step)
             except StoreError as error:
@@ -348,6 +355,7 @@ class Daemon:
                 for warning in change.warnings:
                     log.warning(warning)
                 lastgood.keep(self._state_dir.root, self._source.good_text)
+                self.breakers.follow_settings()
                 self.polls.follow_settings()
                 if not self._once:
                     self.catalogue.follow_settings()

@@ -10,6 +10,7 @@ from typing import Protocol
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import Task
+from coordinator.breakers import Breakers
 from coordinator.logs import get_logger
 from coordinator.services import Services
 from coordinator.store import PAUSED, OperatorRequest
@@ -36,6 +37,7 @@ class Operators:
     drain: Callable[[bool], None]  # start no more runs and end with the last one; False: no longer
     started_at: datetime  # of this daemon: it takes no order to end that was meant for an earlier one
     on_answer: Callable[[], None]
+    breakers: Breakers
 
     def take_requests(self) -> None:
         """Carry out what is pending."""
@@ -63,6 +65,8 @@ class Operators:
             case "drain":
                 self.drain(True)
                 return "no new runs are started; the daemon ends with its last run"
+            case "pause-provider" | "resume-provider":
+                return self._steer_provider(request.verb, request.argument or "")
             case "reload":
                 return self.reload() or "the configuration was read again"
         task = self.services.store.get_task(request.task_id) if request.task_id is not None else None
@@ -75,6 +79,13 @@ class Operators:
                 return self._retry(task)
             case _:
                 return f"unknown request {request.verb}"
+
+    def _steer_provider(self, verb: str, name: str) -> str:
+        if verb == "pause-provider":
+            self.breakers.pause(name)
+            return f"no new runs of {name} are started until `coordinator providers resume {name}`"
+        self.breakers.resume(name)
+        return f"{name} is asked again"
 
     def _cancel(self, task: Task, reason: str) -> str:
         if task.state.is_terminal:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from adw_modules.config import Settings
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import Checker, ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing.circuits import Circuits, Status, status
+from adw_modules.routing.rates import Rates
 from adw_modules.tasks import planning
-from adw_modules.tasks.planning import Action, Limits, Requeue, Route
+from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
+from coordinator.breakers import Breakers
 from coordinator.logs import get_logger
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
@@ -24,9 +28,10 @@ log = get_logger()
 class Planner:
     """Plans for whatever configuration is in force; the router is made anew only when that changed."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, breakers: Breakers) -> None:
         self._services = services
-        self._router: tuple[str, Route] | None = None  # with the version of its configuration
+        self._breakers = breakers
+        self._router: tuple[str, ModelRouter] | None = None  # with the version of its configuration
 
     def plan(self, *, live_runs: int, claiming: bool = True) -> list[Action]:
         """Plan over as much of the queue as fills the free slots: more of it only when busy providers hold
@@ -36,27 +41,56 @@ class Planner:
         """
         store, loaded, now = self._services.store, self._services.loaded, self._services.now()
         limits = limits_of(loaded.settings)
+        router = self._routed_by(loaded)
+        route, supply = _guarded(router.decide), supply_of(router, self._breakers)
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
             snapshot = store.snapshot(now=now, ready_limit=ready_limit, config_version=loaded.version)
             if not claiming:
                 snapshot = replace(snapshot, paused=True)
-            actions = planning.plan(snapshot, limits=limits, route=self._route(loaded))
+            actions = planning.plan(snapshot, limits=limits, route=route, supply=supply)
             acted_on = sum(1 for action in actions if not isinstance(action, Requeue))
             held_back = len(snapshot.ready) - acted_on
-            if not held_back or snapshot.paused or len(snapshot.ready) < ready_limit:
+            is_seen = not held_back or snapshot.paused or len(snapshot.ready) < ready_limit
+            if is_seen or planning.is_full(snapshot, limits, actions):
                 return actions
             ready_limit *= 4
 
-    def _route(self, loaded: LoadedSettings) -> Route:
+    def _routed_by(self, loaded: LoadedSettings) -> ModelRouter:
         if self._router is None or self._router[0] != loaded.version:
             services = self._services
             providers = ProviderManager(
                 loaded.settings, environ=services.environ, project_root=loaded.project_root
             )
-            router = ModelRouter(loaded.settings, providers=providers, now=services.now)
-            self._router = (loaded.version, _guarded(router.decide))
+            router = ModelRouter(
+                loaded.settings,
+                providers=providers,
+                now=services.now,
+                statuses=lambda: statuses_of(router, providers, self._breakers.circuits, services.now()),
+            )
+            self._router = (loaded.version, router)
         return self._router[1]
+
+
+def supply_of(router: ModelRouter, breakers: Breakers) -> Supply:
+    """What a plan is told of the targets at this moment."""
+    return Supply(
+        circuits=breakers.circuits,
+        windows=breakers.windows,
+        context_window=router.chains.context_window,
+    )
+
+
+def statuses_of(
+    router: ModelRouter, providers: ProviderManager, circuits: Circuits, now: datetime
+) -> dict[str, str]:
+    """How each provider is: up, degraded, cooling or down."""
+    return {
+        name: status(circuits, name, router.models_of(name), now=now).value
+        if providers.availability(name).available
+        else Status.DOWN.value
+        for name in providers.names
+    }
 
 
 def _guarded(route: Route) -> Route:
@@ -84,4 +118,10 @@ def limits_of(settings: Settings) -> Limits:
             if provider.max_concurrent_runs is not None
         },
         own_label_prefix=settings.github.status_label_prefix,
+        override_labels=settings.routing.override_labels,
+        rates={
+            name: Rates(requests=provider.requests_per_minute, tokens=provider.tokens_per_minute)
+            for name, provider in settings.providers.items()
+        },
+        reserved_high_priority=settings.coordinator.reserved_high_priority_workers,
     )

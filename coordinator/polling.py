@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
 
 from adw_modules.config import ResolvedRepository
 from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
+from adw_modules.routing import overrides
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
-from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest
+from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest
 from coordinator.faultpoints import Point, reached
-from coordinator.github import IssueGone, Listing, Unchanged
+from coordinator.github import IssueGone, LabelEvent, Listing, Unchanged
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
 
@@ -123,7 +124,9 @@ class RepositoryPoller:
                 case Sighting.CHECK_TRIGGER:
                     unknown.append(issue)
                 case Sighting.REFRESH:
-                    store.refresh_issue(listing.repo_id, issue, intake.priority_of(issue.labels), now)
+                    overrides = await self._overrides(issue, task)
+                    priority = intake.priority_of(issue.labels)
+                    store.refresh_issue(listing.repo_id, issue, priority, now, overrides=overrides)
                 case Sighting.NOTHING:
                     pass
         await self._admit_all(unknown, known, seen_at)
@@ -170,7 +173,8 @@ class RepositoryPoller:
         event = await github.trigger(repo, issue.number, self.repository.label)
         if event is not None and task is not None and event.trigger.event_id == task.trigger_event_id:
             now = self.services.now()
-            self.services.store.refresh_issue(issue.repo_id, issue, intake.priority_of(issue.labels), now)
+            overrides, priority = await self._overrides(issue, task), intake.priority_of(issue.labels)
+            self.services.store.refresh_issue(issue.repo_id, issue, priority, now, overrides=overrides)
             if not intake.is_refused(task):
                 return None
         if event is not None and event.trigger.labelled_at > issue.updated_at:
@@ -179,16 +183,46 @@ class RepositoryPoller:
             if isinstance(fresh, IssueGone) or intake.withdrawal(fresh, self.repository.label):
                 return None  # the next listing says what has become of it
             issue = fresh
-        permission = "none"
-        if event is not None and event.trigger.actor and not event.by_app:
-            permission = (await github.permission(repo, event.trigger.actor)).permission
-        return intake.admit(
+        verdict = intake.admit(
             issue,
             event.trigger if event else None,
             by_app=event.by_app if event else False,
             actor_kind=event.actor_kind if event else "User",
-            permission=permission,
+            permission=await self._permission(event),
         )
+        if isinstance(verdict, TaskRequest):
+            return replace(verdict, overrides=await self._overrides(issue, task))
+        return verdict
+
+    async def _permission(self, event: LabelEvent | None) -> str:
+        """What the account behind a label event may do in the repository now."""
+        if event is None or not event.trigger.actor or event.by_app:
+            return "none"
+        found = await self.services.github.permission(self.repository.full_name, event.trigger.actor)
+        return found.permission
+
+    async def _overrides(self, issue: IssueSnapshot, task: Task | None) -> tuple[Override, ...]:
+        """The labels that ask for a target. GitHub is asked once who put each there, as long as it stays."""
+        settings = self.services.settings
+        own = settings.github.status_label_prefix.casefold()
+        others = [label for label in issue.labels if not own or not label.casefold().startswith(own)]
+        known = {each.label: each for each in (task.overrides if task else ())}
+        asking = overrides.asking(others, settings.routing.override_labels)
+        return tuple([known.get(label) or await self._override(issue, label) for label in asking])
+
+    async def _override(self, issue: IssueSnapshot, label: str) -> Override:
+        event = await self.services.github.trigger(self.repository.full_name, issue.number, label)
+        found = intake.override(
+            label,
+            event.trigger if event else None,
+            by_app=event.by_app if event else False,
+            actor_kind=event.actor_kind if event else "User",
+            permission=await self._permission(event),
+        )
+        if not found.permitted:
+            name = task_name(self.repository, issue.number)
+            log.warning("override not taken", task=name, label=label, by=found.by)
+        return found
 
     def _record(self, verdict: TaskRequest | Refused, known: Task | None) -> None:
         now, name = self.services.now(), task_name(self.repository, verdict.issue.number)

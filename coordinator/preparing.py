@@ -107,6 +107,14 @@ def _environment(services: Services, provider: ProviderSettings, run: Run, marke
     return own | env
 
 
+def _handover(task: Task, run: Run) -> str | None:
+    """Who worked on it just before, where that was somebody else. Nothing an agent or a stranger wrote."""
+    last = task.failed_on[-1] if task.failed_on else None
+    if last is None or (last.provider, last.model) == (run.provider, run.model):
+        return None
+    return f"{last.provider} / {last.model}, until it could not go on ({last.why.replace('_', ' ')})"
+
+
 def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> str:
     return render(
         services.loaded.prompts_dir,
@@ -119,6 +127,7 @@ def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> s
             labels=task.labels_of_others(services.settings.github.status_label_prefix),
             attempt=run.attempt,
             previous_failure=task.cause if run.attempt > 1 else None,
+            handover=_handover(task, run),
             default_branch=workspace.default_branch,
         ),
     )

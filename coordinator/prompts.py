@@ -47,6 +47,7 @@ class PromptValues:
     labels: tuple[str, ...]
     attempt: int  # 1 for the first
     previous_failure: str | None = None
+    handover: str | None = None  # who worked on it before, when that was another provider or model
 
 
 def render(template_dir: Path | None, name: str = "implement", *, values: PromptValues) -> str:
@@ -105,6 +106,7 @@ def _variables(values: PromptValues) -> dict[str, object]:
         "labels": [_plain_label(label) for label in values.labels],
         "attempt": values.attempt,
         "previous_failure": _failure_block(failure) if failure else None,
+        "handover": values.handover,
         "blocked_file": BLOCKED_FILE,
     }
 

@@ -18,10 +18,13 @@ from adw_modules.errors import PromptError, WorkspaceError
 from adw_modules.money.pricing import price
 from adw_modules.money.sellers import terms_of
 from adw_modules.money.usage import named
+from adw_modules.routing import Target
+from adw_modules.routing.failover import ContextWindow, Elsewhere, elsewhere, left
 from adw_modules.tasks import report
 from adw_modules.tasks.model import (
     Cost,
     ExitRecord,
+    FailedTarget,
     FailureClass,
     GitState,
     Outcome,
@@ -32,7 +35,7 @@ from adw_modules.tasks.model import (
     Usage,
 )
 from adw_modules.tasks.outcome import classify
-from adw_modules.tasks.retries import Verdict, after_run
+from adw_modules.tasks.retries import Verdict, after_run, own_back_off
 from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
@@ -42,6 +45,8 @@ from coordinator.store import Settlement
 from coordinator.workspaces import Workspace
 
 log = get_logger()
+
+MOST_FAILURES = 50  # of one task and trigger that are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class Settled:
     usage: Usage
     cost: Cost
     at: datetime
+    moves_on_to: tuple[Target, ...] = ()  # what is left of its chain, where another target may do better
 
 
 # -- outcomes that need no look at the work -----------------------------------------------------------
@@ -187,7 +193,7 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
         outcome=outcome,
         usage=settled.usage,
         cost=settled.cost,
-        settlement=_settlement(services, ending.task, settled),
+        settlement=_settlement(services, ending, settled),
         now=settled.at,
     ):
         log.warning("a result came too late and was not taken", outcome=outcome.outcome.value)
@@ -198,11 +204,50 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
         reached(Point.CALL_LOGGED)
     except OSError as error:  # the run is settled; the store has the same figures
         log.warning("the daily log of calls could not be written", error=str(error))
-    _log_finished(settled, services.settings.coordinator.max_attempts)
+    _log_finished(ending, settled, services.settings.coordinator.max_attempts)
+
+
+def _left(services: Services, ending: Ending, outcome: RunOutcome) -> list[Target]:
+    """The targets that the task may move on to at once after this outcome."""
+    where = elsewhere(outcome, ending.summary.api_error_status)
+    decision = services.store.decision_of(ending.run.run_id)
+    chain = decision.targets if decision else []
+    failed = Target(ending.run.provider, ending.run.model)
+    return left(where, failed, chain, ending.task.failed_on, _context_windows(services))
+
+
+def _looks_around(task: Task, outcome: RunOutcome) -> bool:
+    """Whether to look at the whole chain instead of waiting for the last of it: the first may be sooner."""
+    is_waiting = outcome.outcome in {Outcome.RATE_LIMITED, Outcome.AUTH_FAILED}
+    return is_waiting and bool(task.failed_on)
+
+
+def _context_windows(services: Services) -> ContextWindow:
+    known = {Target(each.provider, each.name): each.context_window for each in services.settings.models}
+    return known.get
+
+
+def _failed_on(
+    services: Services, ending: Ending, outcome: RunOutcome, verdict: Verdict, now: datetime
+) -> tuple[FailedTarget, ...]:
+    """Where the task has failed since its last trigger, with this outcome. A success forgets it."""
+    if elsewhere(outcome, ending.summary.api_error_status) is Elsewhere.NOWHERE:
+        return () if verdict.state is TaskState.SUCCEEDED else ending.task.failed_on
+    run, window = ending.run, _context_windows(services)(Target(ending.run.provider, ending.run.model))
+    is_too_long = outcome.failure_class is FailureClass.PROMPT_TOO_LONG
+    failed = FailedTarget(
+        provider=run.provider,
+        model=run.model,
+        why=(outcome.failure_class or outcome.outcome).value,
+        until=own_back_off(max(1, verdict.attempts), outcome, services.settings.retries, now),
+        needs_context=window + 1 if is_too_long and window else None,
+    )
+    return (*ending.task.failed_on, failed)[-MOST_FAILURES:]
 
 
 def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled:
     settings, now = services.settings, services.now()
+    to = tuple(_left(services, ending, outcome))
     usage, cost = _bill(services, ending)
     return Settled(
         outcome=outcome,
@@ -212,7 +257,9 @@ def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled
             policy=settings.retries,
             max_attempts=settings.coordinator.max_attempts,
             now=now,
+            moves_on=bool(to) or _looks_around(ending.task, outcome),
         ),
+        moves_on_to=to,
         usage=usage,
         cost=cost,
         at=now,
@@ -234,8 +281,8 @@ def _bill(services: Services, ending: Ending) -> tuple[Usage, Cost]:
     return usage, price(usage, loaded.settings.models, at=began, terms=terms)
 
 
-def _settlement(services: Services, task: Task, settled: Settled) -> Settlement:
-    verdict, outcome = settled.verdict, settled.outcome
+def _settlement(services: Services, ending: Ending, settled: Settled) -> Settlement:
+    task, verdict, outcome = ending.task, settled.verdict, settled.outcome
     # Nothing of the run itself was ever handled: who ends the daemons may be this task all the same.
     is_unhandled = outcome.outcome is Outcome.NEVER_STARTED or outcome.failure_class is FailureClass.POISON
     return Settlement(
@@ -245,6 +292,7 @@ def _settlement(services: Services, task: Task, settled: Settled) -> Settlement:
         attempts=verdict.attempts,
         lost=verdict.lost,
         crashes=task.crashes if is_unhandled else 0,
+        failed_on=_failed_on(services, ending, outcome, verdict, settled.at),
         outbox=("pull_request", "report") if verdict.state is TaskState.SUCCEEDED else ("report",),
     )
 
@@ -266,7 +314,7 @@ def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
     )
 
 
-def _log_finished(settled: Settled, max_attempts: int) -> None:
+def _log_finished(ending: Ending, settled: Settled, max_attempts: int) -> None:
     """The lines operators tail for: how it ended, what it took, what happens next."""
     outcome, verdict, usage = settled.outcome, settled.verdict, settled.usage
     log.info(
@@ -277,6 +325,13 @@ def _log_finished(settled: Settled, max_attempts: int) -> None:
         cost=report.cost_text(settled.cost),
     )
     match verdict.state:
+        case TaskState.RETRY_WAIT if settled.moves_on_to:
+            log.info(
+                "moves on",
+                attempt=f"{verdict.attempts}/{max_attempts}",
+                failed=f"{ending.run.provider}/{ending.run.model}",
+                left=[str(target) for target in settled.moves_on_to],
+            )
         case TaskState.RETRY_WAIT if verdict.wake_at:
             wait = report.duration_text(verdict.wake_at - settled.at)
             log.info("will retry", attempt=f"{verdict.attempts}/{max_attempts}", backoff=wait)

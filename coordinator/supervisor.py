@@ -15,12 +15,13 @@ from pathlib import Path
 from structlog.contextvars import bind_contextvars
 
 from adw_modules.agents import DIALECTS, with_exit_code
-from adw_modules.agents.stream import AgentEvent, Retry
+from adw_modules.agents.stream import AgentEvent, Retry, ToolUse
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
-from adw_modules.health import HealthEvent, HealthKind, RunEnd, health_event, is_news
+from adw_modules.health import RunEnd, health_event
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
 from coordinator import settling
+from coordinator.breakers import Breakers
 from coordinator.faultpoints import Point, reached
 from coordinator.launcher import (
     Alive,
@@ -61,17 +62,18 @@ class LiveRun:
     is_stop_sent: bool = False
     is_hampered: bool = False  # the disk or the store would not take something; said once
     is_marked: bool = False  # the store knows that the worker was started
+    metered: int | None = None  # tokens that count in some minute already; None: what is seen first is old
     finished: asyncio.Task[None] | None = None
 
 
 class Supervisor:
     """Owns every live run of this daemon. `on_change` is called on the loop after each settled run."""
 
-    def __init__(self, services: Services, on_change: Callable[[], None]) -> None:
+    def __init__(self, services: Services, breakers: Breakers, on_change: Callable[[], None]) -> None:
         self._services = services
+        self._breakers = breakers
         self._on_change = on_change
         self._live: dict[int, LiveRun] = {}
-        self._health: dict[tuple[str, str], HealthEvent] = {}  # what each provider and model last showed
         self._is_ending = False
         self._reading = asyncio.Lock()  # one piece of output at a time, in turn, whatever the backlogs
 
@@ -241,6 +243,8 @@ class Supervisor:
         live.handle = await services.launcher.launch(launch_spec(services, task, run, live.workspace))
         reached(Point.SHIM_ANSWERED)
         live.run = replace(run, started_at=services.now())
+        live.metered = 0
+        self._breakers.asked(run.provider, requests=1)
         log.info(
             "worker started",
             provider=run.provider,
@@ -307,25 +311,12 @@ class Supervisor:
                 self.stop(live.run.run_id, reason, Outcome.AUTH_FAILED)
 
     def _note_health(self, live: LiveRun, evidence: AgentEvent | RunEnd) -> None:
-        """Say once what a run has shown about its provider, until it shows something else."""
         run = live.run
         event = health_event(evidence, provider=run.provider, model=run.model, now=self._services.now())
-        if event is None:
-            return
-        before = self._health.get((run.provider, run.model))
-        if not is_news(before, event):
-            return
-        self._health[run.provider, run.model] = event
-        write = log.info if event.kind is HealthKind.OK else log.warning
-        write(
-            "provider health",
-            provider=event.provider,
-            model=event.model,
-            kind=event.kind.value,
-            status=event.status,
-            until=event.until.isoformat() if event.until else None,
-            detail=event.detail,
-        )
+        if event is not None:
+            self._breakers.note(event)
+        if isinstance(evidence, ToolUse | Retry):
+            self._breakers.asked(run.provider, requests=1)
 
     def _save_progress(self, live: LiveRun) -> None:
         store, run, output = self._services.store, live.run, live.output
@@ -343,7 +334,14 @@ class Supervisor:
             store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage)
             output.saved_offset = output.offset
             reached(Point.PROGRESS_SAVED)
+            self._meter(live, usage)
             self._check_tokens(live, usage)
+
+    def _meter(self, live: LiveRun, usage: Usage) -> None:
+        """Count what is new for the provider's tokens of this minute."""
+        if live.metered is not None:
+            self._breakers.asked(live.run.provider, tokens=max(0, usage.total.total - live.metered))
+        live.metered = usage.total.total
 
     def _check_tokens(self, live: LiveRun, usage: Usage) -> None:
         """Stop a run, adopted ones included, that takes its issue over the limit on tokens."""
@@ -411,4 +409,5 @@ class Supervisor:
                 ending = replace(ending, stop=live.stop)
                 outcome = await settling.judge(self._services, ending)
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
+        self._meter(live, summary.usage)
         settling.finish(self._services, ending, outcome)

@@ -31,6 +31,7 @@ from adw_modules.config.values import (
     Label,
     MemorySize,
     Name,
+    OverrideLabels,
     Owner,
     Price,
     RemoteUrl,
@@ -67,6 +68,7 @@ class CoordinatorSettings(Section):
     """`[coordinator]`: how much runs, how often, how long, and where the daemon keeps its things."""
 
     max_concurrent_workers: Annotated[int, whole(least=1, most=1000)] = 3
+    reserved_high_priority_workers: Annotated[int, whole(least=0, most=999)] = 0
     poll_interval_seconds: Above0 = 30
     worker_timeout_hours: Annotated[float, number(above=0, most=8760)] = 2
     stall_timeout_minutes: Annotated[float, number(above=0, most=525_600)] = 15
@@ -81,6 +83,15 @@ class CoordinatorSettings(Section):
     max_crashes_per_task: AtLeast1 = 5
     log_dir: Folder | None = None
     prompts_dir: Folder = "prompts"
+
+    @model_validator(mode="after")
+    def _leaves_workers(self) -> Self:
+        if self.reserved_high_priority_workers >= self.max_concurrent_workers:
+            raise in_table(
+                f"reserved_high_priority_workers ({self.reserved_high_priority_workers}) must be smaller "
+                f"than max_concurrent_workers ({self.max_concurrent_workers}): other tasks would never run"
+            )
+        return self
 
 
 class WorkerLimits(Section):
@@ -169,6 +180,8 @@ class ProviderSettings(Section):
     billing: Annotated[Literal["api", "subscription"], one_of("api", "subscription")] = "api"
     price_list: Annotated[str, one_of(*PRICE_LISTS)] | None = None
     max_concurrent_runs: AtLeast1 | None = None
+    requests_per_minute: AtLeast1 | None = None
+    tokens_per_minute: AtLeast1 | None = None
     env: Variables = Field(default_factory=dict)
     pass_env: tuple[Variable, ...] = ()
     stop_signal: Annotated[Literal["SIGINT", "SIGTERM"], one_of("SIGINT", "SIGTERM")] = "SIGINT"
@@ -260,6 +273,9 @@ class RoutingSettings(Section):
     default_provider: Name | None = None
     default_model: Name | None = None
     fallbacks: tuple[Target, ...] = ()
+    override_labels: OverrideLabels = Field(
+        default_factory=lambda: {"provider": "provider:", "model": "model:"}
+    )
     rules: tuple[RuleSettings, ...] = ()
 
 

@@ -428,6 +428,20 @@ def _target(value: Any) -> str | dict[str, Any]:
     return found
 
 
+OVERRIDES = ("provider", "model")  # what labels can ask for
+
+
+def _override_labels(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise must_be('a table of texts, such as { provider = "provider:", model = "" }')
+    for kind, prefix in value.items():
+        if kind not in OVERRIDES:
+            raise wrong(f"has no key {shown(kind)}{suggestion(kind, OVERRIDES)}")
+        if not isinstance(prefix, str) or not prefix.isprintable() or len(prefix) > 40:
+            raise wrong(f"{kind} must be a text of at most 40 characters; an empty one is none")
+    return {kind: value.get(kind, "") for kind in OVERRIDES}
+
+
 def _capabilities(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(each, str) and each.strip() for each in value
@@ -437,6 +451,7 @@ def _capabilities(value: Any) -> tuple[str, ...]:
 
 
 Target = Annotated[str | dict[str, Any], BeforeValidator(_target)]
+OverrideLabels = Annotated[dict[str, str], BeforeValidator(_override_labels)]
 Capabilities = Annotated[tuple[str, ...], BeforeValidator(_capabilities)]
 Conditions = Annotated[dict[str, Any], BeforeValidator(_conditions)]
 Condition = Annotated[str, BeforeValidator(_condition)]

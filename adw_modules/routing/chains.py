@@ -38,13 +38,18 @@ class Chains:
         specs = (*rule.targets, *rule.fallbacks)
         return tuple(self.completed(spec) for spec in specs if isinstance(spec, FixedTarget))
 
-    def provider_of(self, model: str) -> str | None:
-        """Who offers a model, as `[[models]]` says."""
-        return self._offered_by.get(model)
-
-    def models_of(self, provider: str) -> tuple[str, ...]:
-        """The models that `[[models]]` lists of a provider, in their order."""
-        return tuple(model for offered, model in self._described if offered == provider)
+    def asked_for(self, provider: str | None, model: str | None, chain: Sequence[Target]) -> Target:
+        """The target of which somebody named one half or both, in any letters; the rest as in `chain`."""
+        known = [*chain, *self.defaults, *(Target(owner or "", name) for owner, name in self._described)]
+        providers = {each.casefold(): each for target in known if (each := target.provider)}
+        models = {target.model.casefold(): target.model for target in known}
+        named = providers.get(provider.casefold(), provider) if provider else None
+        if model:
+            exact = models.get(model.casefold(), model)
+            served = next((target.provider for target in known if target.model == exact), None)
+            return Target(named or served or self.default.provider, exact)
+        fitting = next((target.model for target in known if target.provider == named), None)
+        return Target(named or self.default.provider, fitting or self.default.model)
 
     # -- what is known of models ----------------------------------------------------------------------
 

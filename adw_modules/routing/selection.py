@@ -23,6 +23,7 @@ from adw_modules.routing.chains import Chains
 from adw_modules.routing.decision import DISABLED, NoRoute, RoutingDecision, no_route
 from adw_modules.routing.eligibility import Checker, Refusal
 from adw_modules.routing.index import RuleIndex
+from adw_modules.routing.overrides import ATTRIBUTE
 from adw_modules.routing.rules import Rule, compile_rules
 from adw_modules.routing.targets import (
     FixedTarget,
@@ -101,6 +102,9 @@ class ModelRouter:
         the first that is eligible.
         """
         asking = _Asking(eligible=eligible, known=self._completed(attrs))
+        override = asking.known.get(ATTRIBUTE)
+        if isinstance(override, Mapping) and override.get("labels"):
+            return self._overridden(override, asking)
         matching = self._index.matching(asking.known) if self.enabled else iter(())
         for position in matching:
             ranked = self._ranked[position]
@@ -178,6 +182,27 @@ class ModelRouter:
         """What the rules lead to that match behind the one that won."""
         for position in positions:
             yield self._ranked[position].written
+
+    def _overridden(self, override: Mapping[str, Any], asking: _Asking) -> RoutingDecision | NoRoute:
+        """What a person has asked for by label, and nothing else: who asks for a target means that one."""
+        target = self._asked_for(override, asking.known)
+        is_eligible = self._first((target,), asking) is not None
+        trace = self._trace(asking, 0, _Rest((target,), iter(()), ()))
+        if not is_eligible:
+            return no_route(asking.all_considered, trace)
+        return RoutingDecision(
+            provider=target.provider,
+            model=target.model,
+            rule=f"label {', '.join(override['labels'])}",
+            reason=f"asked for by {', '.join(dict.fromkeys(override.get('by') or ()))}",
+            trace=trace,
+        )
+
+    def _asked_for(self, override: Mapping[str, Any], known: Attrs) -> Target:
+        """A label that names half of a target gets the other half from where the task would go."""
+        positions = self._index.matching(known) if self.enabled else iter(())
+        chain = [target for each in self._written_chains(positions) for target in each]
+        return self.chains.asked_for(override.get("provider"), override.get("model"), chain)
 
     def _fall_back(self, asking: _Asking) -> RoutingDecision | NoRoute:
         why = self._why_default(asking.passed_over)

@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from adw_modules.tasks.model import IssueSnapshot, Priority, Refused, Task, TaskRequest, TaskState, Trigger
+from adw_modules.tasks.model import (
+    IssueSnapshot,
+    Override,
+    Priority,
+    Refused,
+    Task,
+    TaskRequest,
+    TaskState,
+    Trigger,
+)
 
 WRITE_PERMISSIONS = frozenset(
     {"admin", "write"}
@@ -93,6 +102,14 @@ def admit(
     if trigger is None or reason is not None:
         return Refused(issue=issue, trigger=trigger, reason=reason or "nobody applied the label")
     return TaskRequest(issue=issue, priority=priority_of(issue.labels), trigger=trigger)
+
+
+def override(
+    label: str, trigger: Trigger | None, *, by_app: bool, actor_kind: str, permission: str
+) -> Override:
+    """Whether a label that asks for a target counts: judged as the trigger is, so that unknown refuses."""
+    refusal = _refusal(trigger, by_app=by_app, actor_kind=actor_kind, permission=permission)
+    return Override(label=label, by=trigger.actor if trigger else "", permitted=refusal is None)
 
 
 def _refusal(trigger: Trigger | None, *, by_app: bool, actor_kind: str, permission: str) -> str | None:

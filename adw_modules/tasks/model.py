@@ -121,12 +121,39 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A label that asks for a target (`provider:NAME`, `model:NAME`), and whoever put it there.
+
+    `permitted`: that account may write to the repository. Any other label of this kind changes nothing.
+    """
+
+    label: str
+    by: str
+    permitted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedTarget:
+    """A provider and model that a task has failed on since its last trigger, and why.
+
+    `until`: when its own back-off there is over. `needs_context`: tokens, where the prompt was too long.
+    """
+
+    provider: str
+    model: str
+    why: str
+    until: datetime
+    needs_context: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
     """An admitted issue: what intake says should become (or refresh) a task."""
 
     issue: IssueSnapshot
     priority: Priority
     trigger: Trigger
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +203,8 @@ class Task:
     issue_updated_at: datetime
     created_at: datetime
     updated_at: datetime
+    failed_on: tuple[FailedTarget, ...] = ()  # since the last trigger, oldest first
+    overrides: tuple[Override, ...] = ()  # labels that were looked into, permitted or not
 
     @property
     def branch(self) -> str:

@@ -7,15 +7,19 @@ with a cause and a time to look again. The shell (`coordinator.apply`) does what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from adw_modules.routing import Checker, NoRoute, Refusal, RoutingDecision, Target
+from adw_modules.routing import Checker, NoRoute, Refusal, RoutingDecision, Target, all_of
+from adw_modules.routing.circuits import Circuits, Live, refusal
+from adw_modules.routing.failover import ContextWindow, not_failed_here
+from adw_modules.routing.overrides import ATTRIBUTE, Prefixes, wanted
+from adw_modules.routing.rates import Rates, Window
 from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
-from adw_modules.tasks.model import Outcome, Snapshot, Task, TaskState
+from adw_modules.tasks.model import Outcome, Priority, Snapshot, Task, TaskState
 
 NO_ROUTE_RECHECK = timedelta(seconds=60)
 
@@ -59,32 +63,86 @@ class Limits:
     max_tokens_per_issue: int
     per_provider: Mapping[str, int]
     own_label_prefix: str = ""  # labels we write ourselves; rules never see them
+    override_labels: Prefixes = field(default_factory=dict)  # what labels begin with that ask for a target
+    rates: Mapping[str, Rates] = field(default_factory=dict)  # of providers that have any
+    reserved_high_priority: int = 0  # of `max_concurrent`, for tasks of critical and high priority alone
 
 
-def plan(snapshot: Snapshot, *, limits: Limits, route: Route) -> list[Action]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """What is known of the targets at this moment, beyond the configuration.
+
+    `checks` are made for each task and asked last; whoever owns a further reason not to run adds one.
+    """
+
+    circuits: Circuits = field(default_factory=dict)
+    windows: Mapping[str, Window] = field(default_factory=dict)  # the last minute of each provider
+    context_window: ContextWindow = lambda _target: None
+    checks: Sequence[Callable[[Task], Checker]] = ()
+
+
+def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | None = None) -> list[Action]:
     """The actions that follow from `snapshot`, in the order to apply them."""
+    supply = supply or Supply()
     actions: list[Action] = [Requeue(task=task, event=_wake_event(task)) for task in snapshot.due]
     if snapshot.paused:
         return actions
     busy = {task.task_id for task, _ in snapshot.running}
-    load = Counter(run.provider for _, run in snapshot.running)
-    free = limits.max_concurrent - len(snapshot.running)
+    live = [Live(run.provider, run.model, run.claimed_at) for _, run in snapshot.running]
+    slots = _Slots.of(snapshot, limits)
     for task in snapshot.ready:
-        if free <= 0:
-            break
+        if not slots.has_one_for(task):
+            break  # nor for any of those that follow: they are not more urgent
         if task.task_id in busy:
             continue
-        action = _place(task, load, limits=limits, route=route, now=snapshot.now)
+        action = _place(task, live, limits=limits, route=route, supply=supply, now=snapshot.now)
         if isinstance(action, Dispatch):
-            free -= 1
-            load[action.decision.provider] += 1
+            slots.take(task)
+            live.append(Live(action.decision.provider, action.decision.model, snapshot.now))
         if action is not None:
             actions.append(action)
     return actions
 
 
+@dataclass(slots=True)
+class _Slots:
+    """The free worker slots, some of which are kept for urgent tasks."""
+
+    free: int
+    free_for_others: int
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, limits: Limits) -> _Slots:
+        others = sum(not is_urgent(task) for task, _ in snapshot.running)
+        return cls(
+            free=limits.max_concurrent - len(snapshot.running),
+            free_for_others=limits.max_concurrent - limits.reserved_high_priority - others,
+        )
+
+    def has_one_for(self, task: Task) -> bool:
+        return self.free > 0 and (is_urgent(task) or self.free_for_others > 0)
+
+    def take(self, task: Task) -> None:
+        self.free -= 1
+        self.free_for_others -= not is_urgent(task)
+
+
+def is_urgent(task: Task) -> bool:
+    """Whether a task may use the workers that are kept for critical and high priority."""
+    return task.priority <= Priority.HIGH
+
+
+def is_full(snapshot: Snapshot, limits: Limits, actions: Sequence[Action]) -> bool:
+    """Whether what `actions` start leaves no slot for anything that is not more urgent than what was seen."""
+    slots = _Slots.of(snapshot, limits)
+    for action in actions:
+        if isinstance(action, Dispatch):
+            slots.take(action.task)
+    return not (snapshot.ready and slots.has_one_for(snapshot.ready[-1]))
+
+
 def _place(
-    task: Task, load: Counter[str], *, limits: Limits, route: Route, now: datetime
+    task: Task, live: Sequence[Live], *, limits: Limits, route: Route, supply: Supply, now: datetime
 ) -> Dispatch | Park | None:
     """Dispatch, park, or None: leave it in the queue because only a busy provider keeps it waiting."""
     if is_refused(task):  # whatever put it into the queue: there is no approved text to work on
@@ -96,7 +154,9 @@ def _place(
         return Park(task=task, cause=cause, wake_at=None)
     if task.tokens >= limits.max_tokens_per_issue:
         return Park(task=task, cause=tokens_used_up(task.tokens, limits.max_tokens_per_issue), wake_at=None)
-    decision = route(attributes(task, limits.own_label_prefix, now=now), slot_free(load, limits))
+    eligible = eligibility(task, live, limits=limits, supply=supply, now=now)
+    asked = attributes(task, limits.own_label_prefix, override_labels=limits.override_labels, now=now)
+    decision = route(asked, eligible)
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
     if decision.is_busy:
@@ -106,6 +166,33 @@ def _place(
         cause=f"no provider can take it: {decision.reason}",
         wake_at=decision.until or now + NO_ROUTE_RECHECK,
     )
+
+
+def eligibility(
+    task: Task | None, live: Sequence[Live], *, limits: Limits, supply: Supply, now: datetime
+) -> Checker:
+    """Whether a target may be used now, for a task of ours or (None) for one that is only described.
+
+    What ends by itself at a known time is asked before slots, so that a task is parked until then instead
+    of waiting in front of others for a slot that would not help it.
+    """
+    load = Counter(run.provider for run in live)
+    failed_on = task.failed_on if task else ()
+    return all_of(
+        not_failed_here(failed_on, supply.context_window, now),
+        lambda target, _attrs: refusal(supply.circuits, target, live=live, now=now),
+        _within_rates(limits.rates, supply.windows, now),
+        slot_free(load, limits),
+        *(make(task) for make in supply.checks if task is not None),
+    )
+
+
+def _within_rates(rates: Mapping[str, Rates], windows: Mapping[str, Window], now: datetime) -> Checker:
+    def check(target: Target, _attrs: Mapping[str, Any]) -> Refusal | None:
+        window, limit = windows.get(target.provider), rates.get(target.provider)
+        return window.refusal(target.provider, limit, now) if window and limit else None
+
+    return check
 
 
 def slot_free(load: Mapping[str, int], limits: Limits) -> Checker:
@@ -125,15 +212,23 @@ def tokens_used_up(tokens: int, limit: int) -> str:
     return f"has used {tokens:,} of its {limit:,} tokens (coordinator.max_tokens_per_issue)"
 
 
-def attributes(task: Task, own_label_prefix: str = "", *, now: datetime | None = None) -> dict[str, Any]:
+def attributes(
+    task: Task,
+    own_label_prefix: str = "",
+    *,
+    override_labels: Prefixes | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
     """What routing rules may ask about a task. The first three are what the log line shows.
 
     Title and text are those that the trigger admitted: an edit since then does not change the way.
     The hour, the day of the week and how providers are come from the router; without `now` there is no age.
     """
+    labels = task.labels_of_others(own_label_prefix)
+    override = wanted(task.overrides, labels, override_labels or {})
     return {
         "priority": task.priority.word,
-        "labels": list(task.labels_of_others(own_label_prefix)),
+        "labels": list(labels),
         "retry_count": task.retry_count,
         "repo": task.repo,
         "author": task.author,
@@ -145,6 +240,7 @@ def attributes(task: Task, own_label_prefix: str = "", *, now: datetime | None =
         "last_provider": task.last_provider,
         "last_model": task.last_model,
         "task": _task_fields(task),
+        **({ATTRIBUTE: override} if override else {}),
     }
 
 

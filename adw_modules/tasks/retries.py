@@ -87,9 +87,19 @@ class Verdict:
 
 
 def after_run(
-    task: Task, outcome: RunOutcome, *, policy: RetrySettings, max_attempts: int, now: datetime
+    task: Task,
+    outcome: RunOutcome,
+    *,
+    policy: RetrySettings,
+    max_attempts: int,
+    now: datetime,
+    moves_on: bool = False,
 ) -> Verdict:
-    """Decide what becomes of a running `task` whose run ended with `outcome`. Never raises."""
+    """Decide what becomes of a running `task` whose run ended with `outcome`. Never raises.
+
+    `moves_on`: another target is left that may do better, so that nothing is gained by waiting. What counts
+    as an attempt counts all the same.
+    """
     attempts = max(0, task.attempts - 1) if outcome.outcome in UNCOUNTED else task.attempts
     lost = task.lost + (outcome.outcome is Outcome.LOST)
 
@@ -101,6 +111,8 @@ def after_run(
         return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=now + delay)
 
     match outcome.outcome:
+        case Outcome.RATE_LIMITED | Outcome.AUTH_FAILED if moves_on:
+            return again(timedelta())
         case Outcome.SUCCEEDED:
             return verdict(Event.RUN_SUCCEEDED)
         case Outcome.CANCELLED:
@@ -127,16 +139,30 @@ def after_run(
             backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
             if backoff is Backoff.PARK:
                 return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
-            if backoff is Backoff.NEVER:
+            if backoff is Backoff.NEVER and not moves_on:
                 return verdict(Event.GAVE_UP, cause=outcome.detail)
             if attempts >= max_attempts:
                 return verdict(Event.GAVE_UP, cause=_gave_up(outcome, attempts, "attempt"))
+            if moves_on:
+                return again(timedelta())
             return again(retry_delay(attempts, backoff, policy))
 
 
 def _gave_up(outcome: RunOutcome, count: int, noun: str) -> str:
     plural = "" if count == 1 else "s"
     return f"{outcome.detail.removesuffix('.')} (gave up after {count} {noun}{plural})"
+
+
+def own_back_off(attempts: int, outcome: RunOutcome, policy: RetrySettings, now: datetime) -> datetime:
+    """When the target of a failed run may be asked again for the same task, wherever else that went."""
+    match outcome.outcome:
+        case Outcome.RATE_LIMITED:
+            until = outcome.retry_at or now + timedelta(seconds=policy.rate_limit_delay_seconds)
+            return max(until, now)
+        case Outcome.AUTH_FAILED:
+            return now + timedelta(seconds=policy.auth_delay_seconds)
+    backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
+    return now + retry_delay(attempts, backoff, policy)
 
 
 def retry_delay(attempts: int, backoff: Backoff, policy: RetrySettings) -> timedelta:

@@ -83,6 +83,7 @@ def examine(config: Path) -> Iterator[Finding]:
     yield from _launcher(loaded, service)
     yield from _providers(loaded, environ, service)
     yield from _state(loaded, service)
+    yield from _circuits(loaded)
     yield from _github(loaded, environ)
 
 
@@ -186,6 +187,34 @@ def _providers(
         else:
             mend = f"{how}, or set providers.{name}.enabled = false"
             yield Finding(check="provider", ok=False, text=f"{name}: {availability.reason}", mend=mend)
+
+
+def _circuits(loaded: LoadedSettings) -> Iterator[Finding]:
+    """What runs have shown of the providers, as far as it is not well."""
+    from adw_modules.routing.circuits import State
+    from coordinator.cli.common import has_state, reading, when
+    from coordinator.clock import utc_now
+
+    if not has_state(loaded):
+        return
+    now = utc_now()
+    with reading(loaded) as store:
+        found = sorted(store.circuits().items())
+    for (name, model), circuit in found:
+        target, state = f"{name}/{model}" if model else name, circuit.state(now)
+        resume = f"`coordinator providers resume {name}`"
+        match state:
+            case State.PAUSED:
+                yield Finding(check="health", ok=None, text=f"{target} is paused", mend=resume)
+            case State.STOPPED:
+                text = f"{target} refused the credentials: {circuit.detail}"
+                mend = f"mend its key or its configuration, or {resume} after logging in again"
+                yield Finding(check="health", ok=False, text=text, mend=mend)
+            case State.COOLING if circuit.until:
+                text = f"{target} is asked again {when(circuit.until, now)}: {circuit.detail}"
+                yield Finding(check="health", ok=None, text=text)
+            case _:
+                pass
 
 
 def _last_probe(loaded: LoadedSettings, name: str) -> Iterator[Finding]:

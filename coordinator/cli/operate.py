@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def retry(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Queue a failed, blocked, waiting or finished task again, with a fresh count of attempts."""
-    _request(config, "retry", issue, None, as_json)
+    request(config, "retry", issue, None, as_json)
 
 
 def cancel(
@@ -49,17 +49,17 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """End the work on a task; a live worker is stopped."""
-    _request(config, "cancel", issue, reason, as_json)
+    request(config, "cancel", issue, reason, as_json)
 
 
 def pause(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Start no new runs until `resume`; live runs go on."""
-    _request(config, "pause", None, None, as_json)
+    request(config, "pause", None, None, as_json)
 
 
 def resume(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Start runs again."""
-    _request(config, "resume", None, None, as_json)
+    request(config, "resume", None, None, as_json)
 
 
 def drain(
@@ -191,7 +191,8 @@ def _without_daemon(loaded: LoadedSettings, *, ends_runs: bool) -> str:
     return f"No daemon runs; ended {names}. The next daemon queues them again."
 
 
-def _request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
+def request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
+    """Leave a request for the daemon, wake it, and say what it answered."""
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.store import StatePaths, Store

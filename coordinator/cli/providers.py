@@ -1,4 +1,4 @@
-"""`coordinator providers`: tries a provider's command for real."""
+"""`coordinator providers`: tries a provider's command for real; takes one out of use and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,37 @@ if TYPE_CHECKING:
     from coordinator.probing import Answer, Probe
     from coordinator.settings import LoadedSettings
 
-providers = typer.Typer(help="Try providers for real.", no_args_is_help=True)
+providers = typer.Typer(help="Try providers for real; take them out of use and back.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(providers, name="providers")
+
+
+NameArgument = Annotated[str, typer.Argument(help="the provider, as in [providers.NAME]", show_default=False)]
+
+
+@providers.command()
+def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Start no new runs of a provider until `resume`; its live runs go on, and tasks go to other targets."""
+    _steer(config, "pause-provider", name, as_json)
+
+
+@providers.command()
+def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Use a provider again, whatever it has shown before: a pause, refused credentials, a wait."""
+    _steer(config, "resume-provider", name, as_json)
+
+
+def _steer(config: Path, verb: str, name: str, as_json: bool) -> None:
+    from adw_modules.routing.attributes import suggestion
+    from coordinator.cli.common import settings_in_force
+    from coordinator.cli.operate import request
+
+    known = tuple(settings_in_force(config).loaded.settings.providers)
+    if name not in known:
+        raise CoordinatorError(f'No provider "{name}" is configured; {suggestion(name, known)}')
+    request(config, verb, None, name, as_json)
 
 
 @providers.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adw_modules.config import Settings
     from adw_modules.providers import ProviderManager
     from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
+    from adw_modules.routing.circuits import Circuits, Live
     from adw_modules.tasks.model import Run, Task
     from coordinator.settings import LoadedSettings
     from coordinator.store import DecisionRecord, Store
@@ -109,18 +110,26 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
     with reading(loaded) as store:
         task = find_task(store, issue)
         runs = [_recorded(run, store.decision_of(run.run_id)) for run in store.runs_of(task.task_id)]
-        busy = _busy_without(store, task)
-    asked = attributes(task, settings.github.status_label_prefix, now=moment)
-    return {"task": task.name, "runs": runs, "now": _decided(loaded, asked, moment, busy)}
+        live, circuits = _live_without(store, task), store.circuits()
+    asked = attributes(
+        task,
+        settings.github.status_label_prefix,
+        override_labels=settings.routing.override_labels,
+        now=moment,
+    )
+    return {
+        "task": task.name,
+        "runs": runs,
+        "now": _decided(loaded, asked, moment, task=task, live=live, circuits=circuits),
+    }
 
 
-def _busy_without(store: Store, task: Task) -> dict[str, int]:
-    """Live runs by provider, but for the task's own: it would have to end before another decision."""
-    load: dict[str, int] = {}
-    for other, run in store.open_runs():
-        if other.task_id != task.task_id:
-            load[run.provider] = load.get(run.provider, 0) + 1
-    return load
+def _live_without(store: Store, task: Task) -> list[Live]:
+    """The live runs but for the task's own: it would have to end before another decision."""
+    from adw_modules.routing.circuits import Live
+
+    runs = [run for other, run in store.open_runs() if other.task_id != task.task_id]
+    return [Live(run.provider, run.model, run.claimed_at) for run in runs]
 
 
 def _recorded(run: Run, decision: DecisionRecord | None) -> dict[str, Any]:
@@ -140,15 +149,28 @@ def _recorded(run: Run, decision: DecisionRecord | None) -> dict[str, Any]:
 
 
 def _decided(
-    loaded: LoadedSettings, attributes: Mapping[str, Any], at: datetime, busy: Mapping[str, int] | None = None
+    loaded: LoadedSettings,
+    attributes: Mapping[str, Any],
+    at: datetime,
+    *,
+    task: Task | None = None,
+    live: Sequence[Live] = (),
+    circuits: Circuits | None = None,
 ) -> dict[str, Any]:
     """The decision with all that led to it, as data."""
     from adw_modules.routing import ModelRouter, RoutingDecision
-    from adw_modules.tasks.planning import slot_free
-    from coordinator.planner import limits_of
+    from adw_modules.tasks.planning import Supply, eligibility
+    from coordinator.planner import limits_of, statuses_of
 
-    eligible = slot_free(busy or {}, limits_of(loaded.settings))
-    router = ModelRouter(loaded.settings, providers=_providers(loaded), now=lambda: at)
+    providers, known = _providers(loaded), circuits or {}
+    router = ModelRouter(
+        loaded.settings,
+        providers=providers,
+        now=lambda: at,
+        statuses=lambda: statuses_of(router, providers, known, at),
+    )
+    supply = Supply(circuits=known, context_window=router.chains.context_window)
+    eligible = eligibility(task, live, limits=limits_of(loaded.settings), supply=supply, now=at)
     decision = router.decide(attributes, eligible)
     facts = {
         "at": at.astimezone(UTC).astimezone(router.timezone),  # through UTC: some local times never come

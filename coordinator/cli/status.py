@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from adw_modules.routing.circuits import Circuit
     from adw_modules.tasks.model import Task
     from coordinator.settings import LoadedSettings
     from coordinator.store import Store
@@ -60,6 +61,7 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
         return {
             "daemon": {"running": daemon is not None, **(daemon or {})},
             "paused": store.get_state(PAUSED) is not None,
+            "providers": [_provider_facts(loaded, circuit, now) for circuit in _unwell(store)],
             "counts": {state.value: count for state, count in store.counts_by_state().items()},
             "tasks": [_task_facts(store, task) for task in _shown_tasks(store, limit)],
             "unpublished": [_unpublished(store, item) for item in store.dead_outbox()],
@@ -72,6 +74,25 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
                 "runs_on_subscription": totals.runs_on_subscription,
             },
         }
+
+
+def _unwell(store: Store) -> list[Circuit]:
+    """The circuits that are not as usual, those of whole providers first."""
+    found = [each for each in store.circuits().values() if each.paused or each.is_open or each.failures]
+    return sorted(found, key=lambda each: each.key)
+
+
+def _provider_facts(loaded: LoadedSettings, circuit: Circuit, now: datetime) -> dict[str, Any]:
+    return {
+        "provider": circuit.provider,
+        "model": circuit.model or None,
+        "configured": circuit.provider in loaded.settings.providers,
+        "status": circuit.state(now).value,
+        "kind": circuit.kind.value,
+        "failures": circuit.failures,
+        "until": circuit.until,
+        "detail": circuit.detail,
+    }
 
 
 def _shown_tasks(store: Store, limit: int) -> list[Task]:
@@ -167,6 +188,8 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
             ("  Draining: ", "yellow"),
             "the daemon ends with its last run; `coordinator resume` calls that off",
         )
+    for provider in facts["providers"]:
+        yield _provider_line(provider, now)
     limit = (daemon.get("github") or {}).get("blocked_until")
     if limit:
         until = when(datetime.fromisoformat(limit), now)
@@ -184,6 +207,30 @@ def _about(daemon: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"since {time_of_day(datetime.fromisoformat(daemon['started_at']), now)}"
     if "config_version" in daemon:
         yield f"configuration {daemon['config_version']}"
+
+
+def _provider_line(provider: dict[str, Any], now: datetime) -> Text:
+    from rich.text import Text
+
+    from coordinator.cli.common import when
+
+    name = provider["provider"] + (f"/{provider['model']}" if provider["model"] else "")
+    if provider["status"] == "cooling":
+        text = f"is asked again {when(provider['until'], now)}"
+    elif provider["status"] == "paused":
+        text = f"paused until `coordinator providers resume {provider['provider']}`"
+    elif provider["status"] == "stopped":
+        text = "not asked before its configuration or key changes"
+    else:
+        text = (
+            "one run may try" if provider["status"] == "half-open" else f"failed {provider['failures']} times"
+        )
+    why = (
+        f" ({provider['kind'].replace('_', ' ')}: {_one_line(provider['detail'])})"
+        if provider["detail"]
+        else ""
+    )
+    return Text.assemble((f"  {name}: ", "yellow"), f"{text}{why}")
 
 
 def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> Text:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from adw_modules.catalogue.changes import Change
-from adw_modules.tasks.model import ModelUsage, Task, TaskState
+from adw_modules.tasks.model import FailedTarget, ModelUsage, Task, TaskState
 
 DAEMON = "daemon"  # key in the daemon state: "running", and "ended" once it has ended in order
 PAUSED = "paused"  # key in the daemon state; any value means: start no new runs
@@ -117,6 +117,7 @@ class Settlement:
     attempts: int
     lost: int = 0
     crashes: int = 0
+    failed_on: tuple[FailedTarget, ...] = ()
     outbox: tuple[str, ...] = ()
 
 

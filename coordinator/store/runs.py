@@ -275,6 +275,7 @@ def _settled(
         "attempts": settlement.attempts,
         "lost": settlement.lost,
         "crashes": settlement.crashes,
+        "failed_on": settlement.failed_on,
         "at_tokens": usage.total.total,
         "last_outcome": outcome.outcome,
         "last_failure_class": outcome.failure_class,

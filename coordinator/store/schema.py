@@ -16,7 +16,13 @@ from coordinator.store import audit
 from coordinator.store.database import Database
 from coordinator.store.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004")  # oldest first; a test compares it with `migrations/versions`
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+)  # oldest first; a test compares it with `migrations/versions`
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 

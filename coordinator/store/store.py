@@ -22,10 +22,12 @@ from adw_modules.catalogue.model import CatalogueModel
 from adw_modules.catalogue.rankings import RunResult
 from adw_modules.errors import IllegalTransition
 from adw_modules.money.reports import Grouping, Period, Report
+from adw_modules.routing.circuits import Circuit
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
     Outcome,
+    Override,
     Priority,
     Refused,
     Run,
@@ -38,6 +40,7 @@ from adw_modules.tasks.model import (
 )
 from coordinator.faultpoints import Point, reached
 from coordinator.store import audit, catalogue, control, costs, outbox, runs, schema, tasks
+from coordinator.store import health as health_rows
 from coordinator.store.database import Database, open_database
 from coordinator.store.records import (
     PAUSED,
@@ -117,10 +120,18 @@ class Store:
             reached(Point.ADMITTING)
             return upserted
 
-    def refresh_issue(self, repo_id: int, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
+    def refresh_issue(
+        self,
+        repo_id: int,
+        issue: IssueSnapshot,
+        priority: Priority,
+        now: datetime,
+        *,
+        overrides: tuple[Override, ...] = (),
+    ) -> None:
         """Follow a known issue's title, labels and priority without looking at its trigger."""
         with self._database.write() as conn:
-            tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now)
+            tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now, overrides)
 
     def record_refusal(self, refused: Refused, *, name: str, now: datetime) -> Task:
         """Remember an issue that may not become a task: blocked, with a cause that begins "refused: "."""
@@ -290,6 +301,16 @@ class Store:
         with self._database.write() as conn:
             tasks.shift_waits(conn, step)
             outbox.shift_waits(conn, step)
+
+    def circuits(self) -> dict[tuple[str, str], Circuit]:
+        """The circuit of each provider and model that anything was heard of."""
+        with self._database.read() as conn:
+            return health_rows.circuits(conn)
+
+    def save_circuits(self, changed: Iterable[Circuit]) -> None:
+        """Keep these circuits as they are now."""
+        with self._database.write() as conn:
+            health_rows.save(conn, changed)
 
     def open_runs(self) -> list[tuple[Task, Run]]:
         """All live runs with their tasks, oldest first."""

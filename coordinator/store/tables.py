@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from adw_modules.catalogue.changes import ChangeKind
+from adw_modules.health import HealthKind
 from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSource
 from coordinator.store.records import OutboxKind, OutboxState, SyncResult
@@ -28,8 +29,10 @@ from coordinator.store.types import (
     CleanText,
     DecimalText,
     EnumText,
+    FailedText,
     JsonText,
     LabelText,
+    OverrideText,
     PriorityNumber,
     RowId,
     UtcTime,
@@ -83,6 +86,8 @@ tasks = Table(
     Column("issue_updated_at", UtcTime, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
+    Column("failed_on", FailedText, nullable=False, server_default=text("'[]'")),
+    Column("overrides", OverrideText, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("repo_id", "issue_number"),
     CheckConstraint("attempts >= 0", name="attempts_not_negative"),
 )
@@ -187,6 +192,23 @@ events = Table(
     Column("text", CleanText, nullable=False),
 )
 Index("ix_events_task", events.c.task_id, events.c.event_id)
+
+# The circuit of each provider and model that anything was ever heard of; model "" is the provider as a whole.
+provider_health = Table(
+    "provider_health",
+    metadata,
+    Column("provider", CleanText, primary_key=True),
+    Column("model", CleanText, primary_key=True),
+    Column("is_open", Boolean, nullable=False),
+    Column("kind", EnumText(HealthKind), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("openings", Integer, nullable=False),
+    Column("until", UtcTime),
+    Column("fingerprint", CleanText),
+    Column("paused", Boolean, nullable=False),
+    Column("detail", CleanText, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+)
 
 operator_requests = Table(
     "operator_requests",

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from adw_modules.tasks.intake import NEVER_ADMITTED, REFUSED_PREFIX, is_refused
-from adw_modules.tasks.model import IssueSnapshot, Priority, Refused, Task, TaskRequest, TaskState
+from adw_modules.tasks.model import IssueSnapshot, Override, Priority, Refused, Task, TaskRequest, TaskState
 from coordinator.store import audit, outbox
 from coordinator.store.records import OutboxKind, TaskChange, Upserted
 from coordinator.store.tables import tasks
@@ -25,7 +25,7 @@ _WAITING = (TaskState.RETRY_WAIT, TaskState.BLOCKED)
 _REOPENABLE = (TaskState.BLOCKED, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 
 # What counts from the last trigger, or from an operator's retry.
-FRESH_COUNTS = {"attempts": 0, "lost": 0, "crashes": 0}
+FRESH_COUNTS: dict[str, Any] = {"attempts": 0, "lost": 0, "crashes": 0, "failed_on": ()}
 
 _FIELDS = tuple(field.name for field in fields(Task))
 COLUMNS = tuple(tasks.c[name] for name in _FIELDS)
@@ -97,9 +97,10 @@ def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime, rep
     known = _by_issue(conn, request.issue)
     if known is None:
         values = _new(request.issue, name, now) | _shown(request.issue, request.priority) | _admitted(request)
+        values |= {"overrides": request.overrides}
         made = _insert(conn, values | {"state": TaskState.QUEUED})
         return _announce(conn, made, TaskChange.CREATED, now, report_at)
-    wanted = _shown(request.issue, request.priority, known)
+    wanted = _shown(request.issue, request.priority, known) | {"overrides": request.overrides}
     is_newer = request.trigger.event_id > known.trigger_event_id
     if is_newer and known.state in _REOPENABLE:
         task = _change(conn, known, wanted | _admitted(request) | _started_over(), now)
@@ -111,11 +112,17 @@ def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime, rep
     return Upserted(task=task, change=TaskChange.UNCHANGED if task is known else TaskChange.REFRESHED)
 
 
-def refresh(conn: Connection, issue: IssueSnapshot, priority: Priority, now: datetime) -> None:
+def refresh(
+    conn: Connection,
+    issue: IssueSnapshot,
+    priority: Priority,
+    now: datetime,
+    overrides: tuple[Override, ...] = (),
+) -> None:
     """Bring what people and rules see of a known issue up to date; an unknown issue is left unknown."""
     known = _by_issue(conn, issue)
     if known is not None:
-        _change(conn, known, _shown(issue, priority, known), now)
+        _change(conn, known, _shown(issue, priority, known) | {"overrides": overrides}, now)
 
 
 def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task:
@@ -257,6 +264,7 @@ def _new(issue: IssueSnapshot, name: str, now: datetime) -> dict[str, Any]:
         "attempts": 0,
         "lost": 0,
         "crashes": 0,
+        "failed_on": (),
         "runs": 0,
         "tokens": 0,
         "token": 0,

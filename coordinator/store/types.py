@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, DateTime, Integer, SmallInteger, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from adw_modules.tasks.model import Priority
+from adw_modules.tasks.model import FailedTarget, Override, Priority
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -108,6 +108,35 @@ class LabelText(TypeDecorator[tuple[str, ...]]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
         return None if value is None else tuple(json.loads(value))
+
+
+class FailedText(TypeDecorator[tuple[FailedTarget, ...]]):
+    """Where a task has failed, as a JSON list."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[FailedTarget, ...] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, default=_plain)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[FailedTarget, ...] | None:
+        found = json.loads(value) if value else []
+        return tuple(
+            FailedTarget(**{**each, "until": datetime.fromisoformat(each["until"])}) for each in found
+        )
+
+
+class OverrideText(TypeDecorator[tuple[Override, ...]]):
+    """Labels that ask for a target, as a JSON list."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[Override, ...] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, default=_plain)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[Override, ...] | None:
+        return tuple(Override(**each) for each in json.loads(value)) if value else ()
 
 
 class JsonText(TypeDecorator[Any]):

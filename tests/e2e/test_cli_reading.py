@@ -134,14 +134,14 @@ def test_doctor_marks_what_is_missing_says_how_to_mend_it_and_ends_with_1(world:
     assert "✗ provider       nowhere: no-such-program not found on PATH" in answer.out
     assert "→ mend that, or set providers.nowhere.enabled = false" in answer.out
     assert "✓ repository     octo/hello: coordinator-bot may write" in answer.out
-    assert "1 problem to mend." in answer.out
+    assert "2 problems to mend." in answer.out
 
 
 def test_doctor_as_json_has_the_same_findings(world: World) -> None:
     answer = world.run("doctor", "--json")
     assert answer.code == 1
     wrong = [finding for finding in answer.json if finding["ok"] is False]
-    assert [finding["check"] for finding in wrong] == ["provider"]
+    assert [finding["check"] for finding in wrong] == ["provider", "health"]
 
 
 def test_doctor_says_that_the_token_is_refused_and_that_it_is_missing(world: World) -> None:

@@ -128,11 +128,11 @@ def test_what_an_agent_says_and_does_is_no_evidence(event):
         ("claude", "error-429", {HealthKind.RATE_LIMITED}),
         ("claude", "error-529", {HealthKind.OVERLOADED}),
         ("codex", "error-401", {HealthKind.AUTH_FAILED}),
-        ("codex", "error-429-recovers", {HealthKind.RATE_LIMITED}),
+        ("codex", "error-429-recovers", {HealthKind.RATE_LIMITED, HealthKind.OK}),
         ("codex", "error-500", {HealthKind.SERVER_ERROR}),
         ("codex", "server-down", {HealthKind.NETWORK}),
         ("qwen", "error-429", {HealthKind.RATE_LIMITED}),
-        ("gemini", "success", set()),
+        ("gemini", "success", {HealthKind.OK}),
     ],
 )
 def test_recorded_streams_show_their_trouble_while_they_run(agent, case, kinds):

@@ -1,0 +1,147 @@
+"""The circuits of all providers, in memory and in the store; what the last minute asked of each.
+
+A health event is in force as soon as it is noted, whatever the disk says: the next plan sees it. What becomes
+of an event is decided in `adw_modules.routing.circuits`. Used on the loop's thread only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from adw_modules.errors import StoreError
+from adw_modules.health import HealthEvent, HealthKind, is_news
+from adw_modules.routing import circuits
+from adw_modules.routing.circuits import Circuit, Circuits, Key
+from adw_modules.routing.rates import Window
+from coordinator.logs import get_logger
+from coordinator.services import Services
+
+log = get_logger()
+
+
+class Breakers:
+    """Keeps them. `on_change` is called when a target may be asked that was not, or the other way round."""
+
+    def __init__(self, services: Services, on_change: Callable[[], None]) -> None:
+        self._services = services
+        self._on_change = on_change
+        self.circuits: Circuits = services.store.circuits()
+        self.windows: dict[str, Window] = {}
+        self._shown: dict[Key, HealthEvent] = {}  # what each provider and model last showed
+        self._unsaved: dict[Key, Circuit] = {}
+
+    # -- what runs show ---------------------------------------------------------------------------
+
+    def note(self, event: HealthEvent) -> None:
+        """Take in one health event. Each counts, also those that are no news for the log."""
+        self._tell(event)
+        services = self._services
+        changed = circuits.after(
+            self.circuits,
+            event,
+            now=services.now(),
+            policy=services.settings.retries,
+            fingerprint=self.fingerprints().get(event.provider),
+        )
+        self._take_over(changed)
+
+    def asked(self, provider: str, *, requests: int = 0, tokens: int = 0) -> None:
+        """So much was asked of a provider just now."""
+        window = self.windows.setdefault(provider, Window())
+        window.note(self._services.now(), requests=requests, tokens=tokens)
+
+    def _tell(self, event: HealthEvent) -> None:
+        """Say once what a run has shown about its provider, until it shows something else."""
+        key = (event.provider, event.model)
+        if not is_news(self._shown.get(key), event):
+            return
+        self._shown[key] = event
+        write = log.info if event.kind is HealthKind.OK else log.warning
+        write(
+            "provider health",
+            provider=event.provider,
+            model=event.model,
+            kind=event.kind.value,
+            status=event.status,
+            until=event.until.isoformat() if event.until else None,
+            detail=event.detail,
+        )
+
+    # -- what somebody does -----------------------------------------------------------------------
+
+    def pause(self, provider: str) -> None:
+        """Ask nothing of a provider any more until `resume`; live runs go on."""
+        self._take_over(circuits.paused(self.circuits, provider, now=self._services.now()))
+
+    def resume(self, provider: str) -> None:
+        """Ask it again, whatever it showed before."""
+        self._take_over(circuits.resumed(self.circuits, provider, now=self._services.now()))
+
+    def follow_settings(self) -> None:
+        """Let one run try a provider that refused the credentials, if configuration or key have changed."""
+        self._take_over(circuits.renewed(self.circuits, self.fingerprints(), now=self._services.now()))
+
+    def clock_was_set_back(self, step: timedelta) -> None:
+        """Move the ends of all waits by the (negative) step of the clock."""
+        self._take_over(circuits.moved(self.circuits, step))
+
+    def fingerprints(self) -> dict[str, str]:
+        """What stands for each provider's configuration and key. Says nothing about either to a reader."""
+        return {name: self._fingerprint(name) for name in self._services.settings.providers}
+
+    def _fingerprint(self, name: str) -> str:
+        provider, environ = self._services.settings.providers[name], self._services.environ
+        variables = [*provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
+        values = {variable: environ.get(variable) for variable in sorted(variables)}
+        told = json.dumps([provider.model_dump(mode="json"), values], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    # -- keeping ----------------------------------------------------------------------------------
+
+    def _take_over(self, changed: Iterable[Circuit]) -> None:
+        now = self._services.now()
+        new = {each.key: each for each in changed if self.circuits.get(each.key) != each}
+        if not new:
+            return
+        before = self.circuits
+        self.circuits = {**before, **new}
+        self._save(new)
+        moved = [each for each in new.values() if _is_shut(before.get(each.key)) != _is_shut(each)]
+        for circuit in moved:
+            _tell_of(circuit)
+        if any(not each.is_shut(now) for each in moved):
+            self._wake_parked()
+        if moved:
+            self._on_change()
+
+    def _save(self, new: dict[Key, Circuit]) -> None:
+        self._unsaved |= new
+        try:
+            self._services.store.save_circuits(self._unsaved.values())
+            self._unsaved.clear()
+        except StoreError as error:  # in force all the same; written down with the next one
+            log.error("the health of a provider cannot be written down", error=str(error))
+
+    def _wake_parked(self) -> None:
+        try:
+            self._services.store.wake_blocked(self._services.now())
+        except StoreError as error:  # they are looked at when their own time comes
+            log.error("parked tasks could not be woken", error=str(error))
+
+
+def _is_shut(circuit: Circuit | None) -> bool:
+    return circuit is not None and (circuit.is_open or circuit.paused)
+
+
+def _tell_of(circuit: Circuit) -> None:
+    name = {"provider": circuit.provider, "model": circuit.model or "all"}
+    if not _is_shut(circuit):
+        log.info("provider is asked again", **name)
+    elif circuit.paused:
+        log.warning("provider is paused", **name)
+    else:
+        until = circuit.until.isoformat() if circuit.until else "its configuration or key changes"
+        log.warning("provider is left alone", **name, kind=circuit.kind.value, until=until)

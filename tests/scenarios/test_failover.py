@@ -1,0 +1,248 @@
+"""Providers that fail: who does the task then, when they are asked again, and what is never asked twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from world import LABEL, MAINTAINER, REPO, STRANGER, Result, World
+
+# An agent of the Claude dialect that ends as a file beside it says: "429", "500" … or by doing the work.
+_AGENT = """
+import json, os, sys
+state = {state!r}
+model = sys.argv[1]
+prompt = sys.stdin.read()
+open({prompts!r} + "/" + model, "a").write(prompt + chr(0))
+word = open(state + "/" + model).read().strip() if os.path.exists(state + "/" + model) else "ok"
+say = lambda **record: print(json.dumps(record), flush=True)
+usage = dict(input_tokens=10, output_tokens=5, cache_read_input_tokens=0, cache_creation_input_tokens=0)
+say(type="system", subtype="init", session_id="s", model=model)
+error = None if word == "ok" else int(word)
+if error is None:
+    open("work-" + model.replace("/", "-") + ".txt", "w").write("done")
+elif error == 500:
+    open("half.txt", "w").write("half of it")
+say(
+    type="result", subtype="success", is_error=error is not None, num_turns=1, duration_ms=5,
+    duration_api_ms=4, result="done" if error is None else "API Error: " + word, total_cost_usd=0.01,
+    usage=usage, modelUsage=dict([(model, dict(inputTokens=10, outputTokens=5, cacheReadInputTokens=0,
+    cacheCreationInputTokens=0))]), api_error_status=error,
+)
+sys.exit(0 if error is None else 1)
+"""
+
+
+def an_agent(world: World) -> dict[str, Any]:
+    for name in ("state", "prompts"):
+        (world.folder / f"agent-{name}").mkdir(exist_ok=True)
+    code = _AGENT.replace("{state!r}", repr(str(world.folder / "agent-state"))).replace(
+        "{prompts!r}", repr(str(world.folder / "agent-prompts"))
+    )
+    script = world.folder / "agent.py"
+    script.write_text(code)
+    return {
+        "command_template": [sys.executable, "-I", str(script), "{model}"],
+        "agent": "claude",
+    }
+
+
+def set_up(
+    world: World, *chain: str, providers: tuple[str, ...] = ("one", "two", "three"), **more: Any
+) -> None:
+    """The providers, and a default chain of "provider/model"."""
+    provider, _, model = chain[0].partition("/")
+    agent = an_agent(world)
+    world.write_config(
+        **{f"providers.{name}": agent for name in providers},
+        routing={"default_provider": provider, "default_model": model, "fallbacks": list(chain[1:]), **more},
+        retries={"rate_limit_delay_seconds": 3600, "base_delay_seconds": 60, "max_delay_seconds": 3600},
+    )
+
+
+def fails(world: World, model: str, status: int | None) -> None:
+    path = world.folder / "agent-state" / model
+    path.write_text("ok" if status is None else str(status))
+
+
+def went(world: World, number: int) -> list[str]:
+    return [f"{run.provider}/{run.model}" for run in world.runs(number)]
+
+
+def prompts(world: World, model: str) -> list[str]:
+    path = world.folder / "agent-prompts" / model
+    return path.read_text().split("\0")[:-1] if path.exists() else []
+
+
+def files_of(world: World, branch: str) -> set[str]:
+    """What GitHub has of a branch."""
+    repository = world.folder / "github" / f"{REPO}.git"
+    command = ["git", "-C", str(repository), "ls-tree", "-r", "--name-only", branch]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_task_moves_on_in_the_same_worktree_with_a_note_and_usage_says_who_did_what(world: World) -> None:
+    set_up(world, "one/m1", "two/m2")
+    fails(world, "m1", 500)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["one/m1", "two/m2"]
+    assert world.result(number) == Result(
+        state="succeeded", outcomes=("failed", "succeeded"), attempts=2, pulls=1, label="done"
+    )
+    (told,) = prompts(world, "m2")
+    assert "one / m1, until it could not go on (api error)" in told
+    assert "Somebody else worked on this before you" in told
+    assert "the provider's API failed (HTTP 500)" in told, "and what was recorded of it"
+    assert {"half.txt", "work-m2.txt"} <= files_of(world, f"auto/gh-{number}")
+    by_run = [world.store.usage_of(run.run_id).by_model for run in world.runs(number)]
+    assert [list(usage) for usage in by_run] == [["m1"], ["m2"]]
+    assert world.until_logged("moves on")["left"] == ["two/m2"]
+    task = world.task(number)
+    assert task is not None
+    assert task.failed_on == ()
+
+
+def test_rate_limits_at_three_providers_at_once_park_the_task_until_the_first_is_asked_again(
+    world: World,
+) -> None:
+    """All cooling: queue until the earliest deadline, then one half-open probe; waiting is no attempt."""
+    set_up(world, "one/m1", "two/m2", "three/m3")
+    for model in ("m1", "m2", "m3"):
+        fails(world, model, 429)
+    number, other = world.issue(), world.issue()
+    world.start()
+    task = world.until_state(number, "blocked")
+    world.until_state(other, "blocked")
+    starts = world.starts(number) + world.starts(other)
+    assert starts <= 6, "each of the two asks each target at most once"
+    assert sorted(set(went(world, number))) == sorted(went(world, number)), "none of them twice"
+    assert task.attempts == 0
+    assert task.wake_at is not None
+    assert "is cooling down after a rate limit" in (task.cause or "") or "failed there" in (task.cause or "")
+
+    for model in ("m1", "m2", "m3"):
+        fails(world, model, None)
+    world.advance(1800)
+    for _ in range(2):  # the second answer comes after a whole turn of the loop
+        world.cli("resume")
+    assert world.starts(number) + world.starts(other) == starts, "not before the wait is over"
+    world.advance(1801)
+    world.until_state(number, "succeeded")
+    world.until_state(other, "succeeded")
+    assert world.starts(number) + world.starts(other) == starts + 2
+
+
+def test_a_wait_survives_the_daemon(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "retry_wait")
+    before = world.store.circuits()["one", "m1"]
+    world.stop()
+    world.start()
+    late = world.issue()
+    world.until_state(late, "blocked")
+    assert world.starts(late) == 0
+    assert world.store.circuits()["one", "m1"] == before
+    assert "one/m1" in world.cli("status")
+    assert "rate limited" in world.cli("status")
+
+
+def test_a_provider_that_is_down_for_an_hour_is_used_again_when_it_is_back(world: World) -> None:
+    """All targets down for an hour, then back. A provider that fails is asked ever more seldom."""
+    set_up(world, "one/m1")
+    world.write_config(coordinator={"max_attempts": 50, "max_runs_per_issue": 50})
+    fails(world, "m1", 500)
+    number = world.issue()
+    world.start()
+    world.until(lambda: world.starts(number) == 1, "the first run")
+    for _ in range(12):
+        world.until(
+            lambda: (t := world.task(number)) and t.state.value in {"retry_wait", "blocked"}, "it waits"
+        )
+        world.advance(301)
+    runs = world.starts(number)
+    fails(world, "m1", None)
+    for _ in range(30):
+        task = world.task(number)
+        if task is not None and task.state.value == "succeeded":
+            break
+        world.advance(901)
+        world.until(
+            lambda: (t := world.task(number)) and t.state.value not in {"queued", "running"}, "it rests"
+        )
+    world.until_state(number, "succeeded")
+    assert runs <= 13
+
+
+def test_refused_credentials_stop_a_provider_until_its_key_changes_and_others_do_the_work(
+    world: World,
+) -> None:
+    set_up(world, "one/m1", "two/m2")
+    fails(world, "m1", 401)
+    first = world.issue()
+    world.start()
+    world.until_state(first, "succeeded")
+    assert went(world, first) == ["one/m1", "two/m2"]
+    second = world.issue()
+    world.until_state(second, "succeeded")
+    assert went(world, second) == ["two/m2"]
+    fails(world, "m1", None)
+    changed = {**an_agent(world), "env": {"KEY_NUMBER": "2"}}
+    world.write_config(**{"providers.one": changed})
+    world.until_logged("configuration reloaded")
+    third = world.issue()
+    world.until_state(third, "succeeded")
+    assert went(world, third) == ["one/m1"]
+
+
+def test_an_operator_takes_a_provider_out_of_use_and_back(world: World) -> None:
+    set_up(world, "one/m1")
+    world.start()
+    world.until(lambda: world.state_dir.joinpath("daemon.json").exists(), "the daemon is up")
+    said = world.cli("providers", "pause", "one")
+    assert said == "No new runs of one are started until `coordinator providers resume one`."
+    number = world.issue()
+    task = world.until_state(number, "blocked")
+    assert "one is paused" in (task.cause or "")
+    assert "paused until" in world.cli("status")
+    world.cli("providers", "resume", "one")
+    world.until_state(number, "succeeded")
+
+
+def test_configuration_swapped_in_the_middle_of_a_failover_decides_what_comes_next(world: World) -> None:
+    set_up(world, "one/m1", "two/m2")
+    fails(world, "m1", 429)
+    fails(world, "m2", 429)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "blocked")
+    world.write_config(routing={"fallbacks": ["three/m3"]})
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["one/m1", "two/m2", "three/m3"]
+
+
+def test_a_label_from_a_permitted_person_beats_the_rules_and_one_from_others_changes_nothing(
+    world: World,
+) -> None:
+    set_up(world, "one/m1", "two/m2")
+    world.start()
+    wanted = world.server.add_issue(
+        REPO, title="t", body="b", author=MAINTAINER, labels=["provider:two", LABEL], labelled_by=MAINTAINER
+    )
+    world.until_state(wanted, "succeeded")
+    assert went(world, wanted) == ["two/m2"]
+    assert "Rule: `label provider:two` (asked for by ada)" in world.comment(wanted)
+    assert world.until_logged("✓ Rule matched: label provider:two → two/m2")["task"] == f"gh-{wanted}"
+
+    sneaked = world.server.add_issue(
+        REPO, title="t", body="b", author=MAINTAINER, labels=["provider:two"], labelled_by=STRANGER
+    )
+    world.server.add_label(REPO, sneaked, LABEL, actor=MAINTAINER)
+    world.until_state(sneaked, "succeeded")
+    assert went(world, sneaked) == ["one/m1"]
+    assert world.until_logged("override not taken")["by"] == STRANGER
