@@ -16,6 +16,7 @@ from bench import (
     pipeline,
     restart,
     routing,
+    routing_health,
     shim,
     throughput,
 )
@@ -64,6 +65,8 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("… 10 rules, per second", "routing_kept_10", "{:,.0f}", "", bool),
     ("… 1,000 rules, per second", "routing_kept_1000", "{:,.0f}", "", bool),
     ("… rule-engine on the same 100 rules, without a trace, per second", "routing_engine_100", "{:,.0f}", "", bool),
+    ("Health event to a plan that heeds it, written down, 100 rules, median, ms", "health_ms_median", "{:.1f}", "< 10", lambda x: x < 10),
+    ("… slowest of fifty, ms", "health_ms_max", "{:.1f}", "", bool),
 ]  # fmt: skip
 
 HEAD = """\
@@ -84,6 +87,7 @@ def measure() -> Figures:
     figures |= shim.measure()
     figures |= pipeline.measure()
     figures |= idle.measure()
+    figures |= routing_health.measure()
     figures |= restart.measure()
     figures |= parser.measure()
     figures |= openrouter_cli.measure()

@@ -246,9 +246,12 @@ def test_route_explain_shows_the_stored_decision_of_each_run_and_the_one_of_now(
     assert "Run 1, attempt 1" in text.out
     assert f"gh-{number} decided now" in text.out
     assert "✗ critical-issues-opus: priority = 'critical' (priority is 'normal')" in text.out
-    assert "✗ No rule matched → claude-cli/claude-sonnet-4-5 (default)" in text.out
+    refused = "claude-cli/claude-sonnet-4-5: claude-cli refused the credentials"  # as another task has seen
+    assert f"✗ No target can be used: {refused}" in text.out
     (run,) = data["runs"]
-    assert run["targets"] == [{"target": "claude-cli/claude-sonnet-4-5", "eligible": True, "why": None}]
+    assert run["targets"] == [
+        {"target": "claude-cli/claude-sonnet-4-5", "eligible": True, "why": None, "until": None}
+    ]
     assert [(rule["rule"], rule["matched"]) for rule in run["rules"]] == [("critical-issues-opus", False)]
     assert (run["attrs"]["retry_count"], data["now"]["attrs"]["retry_count"]) == (0, 1)
     assert data["now"]["attrs"]["last_provider"] == "claude-cli"
@@ -268,4 +271,4 @@ def test_route_explain_with_another_configuration_decides_anew(world: World) -> 
         env=world.environ,
         cwd=world.folder,
     )
-    assert "✓ Rule matched: again → claude-cli/claude-opus-4" in answer.out
+    assert "! again: passed over: claude-cli/claude-opus-4 is not eligible: claude-cli refused" in answer.out
