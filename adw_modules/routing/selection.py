@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -101,7 +101,7 @@ class ModelRouter:
         `eligible` is asked at most once for each target, and only for those that stand in the chain before
         the first that is eligible.
         """
-        asking = _Asking(eligible=eligible, known=self._completed(attrs))
+        asking = _Asking(eligible, self._completed(attrs))
         override = asking.known.get(ATTRIBUTE)
         if isinstance(override, Mapping) and override.get("labels"):
             return self._overridden(override, asking)
@@ -111,7 +111,7 @@ class ModelRouter:
             chain = ranked.fixed or self._chain(ranked, asking)
             target = self._first(chain, asking, ranked.rule.requires)
             if target is not None:
-                rest = _Rest(chain, self._written_chains(matching), self.chains.defaults)
+                rest = _Rest(chain, matching, self._ranked, self.chains.defaults)
                 return RoutingDecision(
                     provider=target.provider,
                     model=target.model,
@@ -178,16 +178,11 @@ class ModelRouter:
         asking.selected.append({"select": spec.select, "targets": targets, "why": found.why})
         return found.targets
 
-    def _written_chains(self, positions: Iterator[int]) -> Iterator[tuple[Target, ...]]:
-        """What the rules lead to that match behind the one that won."""
-        for position in positions:
-            yield self._ranked[position].written
-
     def _overridden(self, override: Mapping[str, Any], asking: _Asking) -> RoutingDecision | NoRoute:
         """What a person has asked for by label, and nothing else: who asks for a target means that one."""
         target = self._asked_for(override, asking.known)
         is_eligible = self._first((target,), asking) is not None
-        trace = self._trace(asking, 0, _Rest((target,), iter(()), ()))
+        trace = self._trace(asking, 0, _Rest((target,), iter(()), (), ()))
         if not is_eligible:
             return no_route(asking.all_considered, trace)
         return RoutingDecision(
@@ -201,14 +196,14 @@ class ModelRouter:
     def _asked_for(self, override: Mapping[str, Any], known: Attrs) -> Target:
         """A label that names half of a target gets the other half from where the task would go."""
         positions = self._index.matching(known) if self.enabled else iter(())
-        chain = [target for each in self._written_chains(positions) for target in each]
+        chain = [target for each in positions for target in self._ranked[each].written]
         return self.chains.asked_for(override.get("provider"), override.get("model"), chain)
 
     def _fall_back(self, asking: _Asking) -> RoutingDecision | NoRoute:
         why = self._why_default(asking.passed_over)
         tried = len(self.rules) if self.enabled else 0
         target = self._first(self.chains.defaults, asking)
-        trace = self._trace(asking, tried, _Rest((), iter(()), self.chains.defaults))
+        trace = self._trace(asking, tried, _Rest((), iter(()), (), self.chains.defaults))
         if target is None:
             return no_route(asking.all_considered, trace)
         return RoutingDecision(
@@ -236,11 +231,13 @@ class ModelRouter:
     def _first(self, chain: Iterable[Target], asking: _Asking, requires: Sequence[str] = ()) -> Target | None:
         """The first target of the chain that can be used now."""
         for target in chain:
-            lacks = self.chains.lacks(target, requires) if requires else None
-            if lacks is not None:
-                asking.lacking[target] = lacks
-                continue
-            asking.lacking.pop(target, None)
+            if requires:
+                lacks = self.chains.lacks(target, requires)
+                if lacks is not None:
+                    asking.lacking[target] = lacks
+                    continue
+            if asking.lacking:
+                asking.lacking.pop(target, None)
             if target not in asking.considered:
                 asking.considered[target] = self._refusal(target, asking)
             if asking.considered[target] is None:
@@ -303,16 +300,18 @@ class _Ranked:
     reason: str
 
 
-@dataclass(slots=True, kw_only=True)
 class _Asking:
-    """One decision while it is made."""
+    """One decision while it is made. Written out by hand: there is one for every decision."""
 
-    eligible: Checker | None
-    known: dict[str, Any]
-    considered: dict[Target, Refusal | None] = field(default_factory=dict)  # None: eligible
-    lacking: dict[Target, Refusal] = field(default_factory=dict)  # for the rule that was asked last about it
-    passed_over: dict[int, str] = field(default_factory=dict)  # where a rule stands -> why nobody of it
-    selected: list[Mapping[str, Any]] = field(default_factory=list)
+    __slots__ = ("considered", "eligible", "known", "lacking", "passed_over", "selected")
+
+    def __init__(self, eligible: Checker | None, known: dict[str, Any]) -> None:
+        self.eligible = eligible
+        self.known = known
+        self.considered: dict[Target, Refusal | None] = {}  # None: eligible
+        self.lacking: dict[Target, Refusal] = {}  # for the rule that was asked last about it
+        self.passed_over: dict[int, str] = {}  # where a rule stands -> why nobody of it
+        self.selected: list[Mapping[str, Any]] = []
 
     def why_none(self, chain: Iterable[Target]) -> str:
         refused = [(target, self.lacking.get(target) or self.considered[target]) for target in chain]
@@ -325,20 +324,29 @@ class _Asking:
         return {**self.lacking, **self.considered} if self.lacking else self.considered
 
 
-@dataclass(slots=True)
 class _Rest:
     """The chain as a whole, worked out when somebody looks."""
 
-    own: Sequence[Target]
-    further: Iterator[tuple[Target, ...]]
-    defaults: Sequence[Target]
-    found: tuple[Target, ...] | None = None
+    __slots__ = ("_defaults", "_found", "_own", "_positions", "_ranked")
+
+    def __init__(
+        self,
+        own: Sequence[Target],
+        positions: Iterator[int],  # of the rules that match behind the one that won
+        ranked: Sequence[_Ranked],
+        defaults: Sequence[Target],
+    ) -> None:
+        self._own = own
+        self._positions = positions
+        self._ranked = ranked
+        self._defaults = defaults
+        self._found: tuple[Target, ...] | None = None
 
     def __call__(self) -> tuple[Target, ...]:
-        if self.found is None:
-            further = (target for chain in self.further for target in chain)
-            self.found = (*self.own, *further, *self.defaults)
-        return self.found
+        if self._found is None:
+            further = [target for each in self._positions for target in self._ranked[each].written]
+            self._found = (*self._own, *further, *self._defaults)
+        return self._found
 
 
 def _refuse_loops(ranked: Iterable[_Ranked], defaults: Sequence[Target]) -> None:
