@@ -73,6 +73,7 @@ def test_explain_shows_every_rule_every_target_and_the_decision(route):
         "Targets:",
         "  ✗ openrouter/a/b: NO_SUCH_KEY not set",
         "  ✓ claude-cli/opus: eligible",
+        "  · claude-cli/sonnet: not asked",
         "✓ Rule matched: critical → claude-cli/opus",
         "  Task attrs: {'priority': 'critical', 'labels': ['security'], 'retry_count': 0}",
         "  Reason: Critical tasks get the best model",
