@@ -16,6 +16,7 @@ from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from coordinator.budgeting import budgets_of
 from coordinator.faultpoints import Point, reached
 from coordinator.launcher import is_alive
 from coordinator.logs import about, get_logger
@@ -59,6 +60,7 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
         run_dir_of=run_dir_of,
         now=now,
         report_at=now + services.report_delay,
+        budgets=budgets_of(services.settings),
     )
     if claimed is None:
         return

@@ -65,6 +65,9 @@ class Operators:
             case "drain":
                 self.drain(True)
                 return "no new runs are started; the daemon ends with its last run"
+            case "budget":
+                self.services.store.wake_blocked(self.services.now())
+                return f"{request.argument}; what budgets refused is looked at again"
             case "pause-provider" | "resume-provider":
                 return self._steer_provider(request.verb, request.argument or "")
             case "reload":

@@ -18,6 +18,7 @@ from adw_modules.routing.rates import Rates
 from adw_modules.tasks import planning
 from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
 from coordinator.breakers import Breakers
+from coordinator.budgeting import Gate, gate_of
 from coordinator.logs import get_logger
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
@@ -42,7 +43,8 @@ class Planner:
         store, loaded, now = self._services.store, self._services.loaded, self._services.now()
         limits = limits_of(loaded.settings)
         router = self._routed_by(loaded)
-        route, supply = _guarded(router.decide), supply_of(router, self._breakers)
+        gate = gate_of(store, loaded.settings, now)
+        route, supply = _guarded(router.decide), supply_of(router, self._breakers, gate)
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
             snapshot = store.snapshot(now=now, ready_limit=ready_limit, config_version=loaded.version)
@@ -72,12 +74,14 @@ class Planner:
         return self._router[1]
 
 
-def supply_of(router: ModelRouter, breakers: Breakers) -> Supply:
-    """What a plan is told of the targets at this moment."""
+def supply_of(router: ModelRouter, breakers: Breakers, gate: Gate | None = None) -> Supply:
+    """What a plan is told of the targets and budgets at this moment."""
     return Supply(
         circuits=breakers.circuits,
         windows=breakers.windows,
         context_window=router.chains.context_window,
+        checks=(gate.checker,) if gate else (),
+        budget_left=gate.left if gate else None,
     )
 
 

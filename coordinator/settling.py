@@ -55,6 +55,7 @@ class Stop:
 
     reason: str
     outcome: Outcome
+    until: datetime | None = None  # for a budget: when the task may be looked at again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def recorded_stop(run: Run) -> Stop | None:
     """A stop that an earlier daemon asked for, durable in the store."""
     if run.stop_reason is None or run.stop_outcome is None:
         return None
-    return Stop(reason=run.stop_reason, outcome=run.stop_outcome)
+    return Stop(reason=run.stop_reason, outcome=run.stop_outcome, until=run.stop_until)
 
 
 def not_started(error: Exception, stop: Stop | None) -> RunOutcome:
@@ -182,6 +183,8 @@ def commit_message(task: Task) -> str:
 
 def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     """Write the end of the run and the next state of its task, in one transaction; then log it."""
+    if outcome.outcome is Outcome.OVER_BUDGET and ending.stop is not None:
+        outcome = replace(outcome, retry_at=ending.stop.until)
     settled = _settled(services, ending, outcome)
     reached(Point.OUTCOME_JUDGED)
     # Before anybody quotes it.
@@ -248,7 +251,7 @@ def _failed_on(
 def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled:
     settings, now = services.settings, services.now()
     to = tuple(_left(services, ending, outcome))
-    usage, cost = _bill(services, ending)
+    usage, cost = bill(services, ending.run, ending.summary.usage)
     return Settled(
         outcome=outcome,
         verdict=after_run(
@@ -266,9 +269,9 @@ def _settled(services: Services, ending: Ending, outcome: RunOutcome) -> Settled
     )
 
 
-def _bill(services: Services, ending: Ending) -> tuple[Usage, Cost]:
-    """What the run used, and what that cost at the prices of its time."""
-    loaded, run = services.loaded, ending.run
+def bill(services: Services, run: Run, usage: Usage) -> tuple[Usage, Cost]:
+    """What the run used (so far), and what that cost at the prices of its time."""
+    loaded = services.loaded
     terms = terms_of(
         run.provider,
         loaded.settings.providers,
@@ -276,7 +279,7 @@ def _bill(services: Services, ending: Ending) -> tuple[Usage, Cost]:
         config_version=loaded.version,
         catalogue=CataloguePrices(services.store.price_history),
     )
-    usage = named(ending.summary.usage, terms.asked)
+    usage = named(usage, terms.asked)
     began = run.started_at or run.claimed_at
     return usage, price(usage, loaded.settings.models, at=began, terms=terms)
 

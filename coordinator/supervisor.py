@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
@@ -20,8 +21,9 @@ from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreE
 from adw_modules.health import RunEnd, health_event
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
 from adw_modules.tasks.planning import tokens_used_up
-from coordinator import settling
+from coordinator import budgeting, settling
 from coordinator.breakers import Breakers
+from coordinator.budgeting import budgets_of
 from coordinator.faultpoints import Point, reached
 from coordinator.launcher import (
     Alive,
@@ -92,14 +94,19 @@ class Supervisor:
         found = self._services.store.open_runs()
         await asyncio.gather(*(self._adopt(task, run, after_crash=after_crash) for task, run in found))
 
-    def stop(self, run_id: int, reason: str, outcome: Outcome) -> None:
-        """Ask a live run to end; the request is durable before any signal is sent."""
+    def stop(self, run_id: int, reason: str, outcome: Outcome, *, until: datetime | None = None) -> None:
+        """Ask a live run to end; the request is durable before any signal is sent.
+
+        `until`: when its task may be looked at again, for what a budget stops.
+        """
         live = self._live.get(run_id)
-        self._services.store.request_stop(run_id, reason=reason, outcome=outcome, now=self._services.now())
+        self._services.store.request_stop(
+            run_id, reason=reason, outcome=outcome, now=self._services.now(), until=until
+        )
         reached(Point.STOP_RECORDED)
         if live is None or live.stop is not None:
             return
-        live.stop = Stop(reason=reason, outcome=outcome)
+        live.stop = Stop(reason=reason, outcome=outcome, until=until)
         log.info("stopping", **about(live.task, live.run), reason=reason)
         self._send_stop(live)
 
@@ -331,11 +338,14 @@ class Supervisor:
             reached(Point.START_MARKED)
         if output.offset > output.saved_offset:
             usage = output.summary().usage
-            store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage)
+            budgets = budgets_of(self._services.settings)
+            spent = budgeting.spent(*settling.bill(self._services, run, usage)) if budgets else None
+            store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage, spent=spent)
             output.saved_offset = output.offset
             reached(Point.PROGRESS_SAVED)
             self._meter(live, usage)
             self._check_tokens(live, usage)
+            self._check_budgets(live)
 
     def _meter(self, live: LiveRun, usage: Usage) -> None:
         """Count what is new for the provider's tokens of this minute."""
@@ -349,6 +359,19 @@ class Supervisor:
         used = live.task.tokens + usage.total.total
         if used >= limit:
             self.stop(live.run.run_id, tokens_used_up(used, limit), Outcome.OVER_BUDGET)
+
+    def _check_budgets(self, live: LiveRun) -> None:
+        """Stop what has come to the end of a budget: this run, or others that draw on the same one."""
+        services, now = self._services, self._services.now()
+        budgets = budgets_of(services.settings)
+        if budgets is None:
+            return
+        book = services.store.budget_book(budgets, now)
+        for order in budgets.stops(book, now=now):
+            found = self._live.get(order.run_id)
+            if found is not None and found.stop is None:
+                self.stop(order.run_id, order.reason, Outcome.OVER_BUDGET, until=order.until)
+        budgeting.warn(services.store, budgets, book, [budgets.subject(live.task, live.run.provider)], now)
 
     def _hampered(self, live: LiveRun, error: Exception) -> None:
         if not live.is_hampered:
@@ -411,3 +434,7 @@ class Supervisor:
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         self._meter(live, summary.usage)
         settling.finish(self._services, ending, outcome)
+        try:
+            self._check_budgets(live)
+        except CoordinatorError as error:  # the next look at any run repeats it
+            log.error("budgets could not be looked at", error=str(error))

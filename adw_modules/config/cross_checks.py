@@ -22,6 +22,7 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
         *_unknown_providers(document),
         *_unknown_statuses(document),
         *_repeated_models(document),
+        *_repeated_budgets(document),
         *_repeated_repositories(document),
         *_token_for_workers(document),
         *_own_labels(document),
@@ -75,6 +76,14 @@ def _in_each(document: dict[str, Any], key: str, *path: str) -> Iterator[tuple[K
         yield (*entry_path, key), entry.get(key)
 
 
+def _budgeted_providers(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    for path, entry in _entries(document, "budgets"):
+        only = entry.get("only")
+        if entry.get("scope") == "provider" and isinstance(only, list):
+            for index, name in enumerate(only):
+                yield (*path, "only", index), name
+
+
 def _targets(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     """The providers that targets and fallbacks name, in any of their spellings."""
     places: list[tuple[KeyPath, Any]] = [
@@ -107,7 +116,7 @@ def _unknown_providers(document: dict[str, Any]) -> Iterator[Problem]:
     if not isinstance(document.get("providers") or {}, dict):
         return  # that is the problem to mend first
     known = dict.fromkeys([*_named_tables(document, "providers"), BUILT_IN_PROVIDER])
-    for path, name in named_providers(document):
+    for path, name in (*named_providers(document), *_budgeted_providers(document)):
         if isinstance(name, str) and name.strip() and name not in known:
             hint = suggestion(name, known, what="configured are")
             label = label_of(path, document)
@@ -152,6 +161,15 @@ def _repeated_models(document: dict[str, Any]) -> Iterator[Problem]:
         if isinstance(name, str) and seen.setdefault(name, ordinal) != ordinal:
             both = f"number {seen[name]} and {ordinal}"
             yield Problem(path, f"[[models]] {shown(name)} is there twice ({both}).")
+
+
+def _repeated_budgets(document: dict[str, Any]) -> Iterator[Problem]:
+    """A budget is named on the command line, and warned of by its name."""
+    seen: dict[str, int] = {}
+    for ordinal, (path, name) in enumerate(_in_each(document, "name", "budgets"), start=1):
+        if isinstance(name, str) and seen.setdefault(name, ordinal) != ordinal:
+            both = f"number {seen[name]} and {ordinal}"
+            yield Problem(path, f"[[budgets]] {shown(name)} is there twice ({both}).")
 
 
 def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from adw_modules.config.schema import (
+    BudgetSettings,
     ModelSettings,
     OpenRouterPreferenceSettings,
     ProviderSettings,
@@ -153,6 +154,8 @@ def _section_at(table: KeyPath) -> type[Section]:
             return ProviderSettings
         case ("models", *_):
             return ModelSettings
+        case ("budgets", *_):
+            return BudgetSettings
         case ("routing", "rules", int(), "targets", *_):
             return RuleTargetSettings
         case ("routing", "rules", *_):

@@ -7,6 +7,7 @@ variable that does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,12 +31,14 @@ from adw_modules.config.values import (
     HeaderText,
     Label,
     MemorySize,
+    Money,
     Name,
     OverrideLabels,
     Owner,
     Price,
     RemoteUrl,
     RepositoryName,
+    Shares,
     Target,
     Text,
     TimeZone,
@@ -48,6 +51,7 @@ from adw_modules.config.values import (
     whole,
 )
 from adw_modules.config.wording import toml
+from adw_modules.money.budget import Budget, Estimates, Per, Scope
 from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.openrouter import preferences as openrouter
 from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
@@ -292,6 +296,57 @@ class ModelSettings(Section):
     capabilities: tuple[Text, ...] = ()
 
 
+class BudgetSettings(Section):
+    """One `[[budgets]]`: how much may be spent, on what, and how long that lasts."""
+
+    name: Name
+    money_usd: Money | None = None
+    tokens: Annotated[int, whole(least=1, most=10**15)] | None = None
+    per: Annotated[Literal["day", "month", "total"], one_of(*Per)] = "day"
+    scope: Annotated[Literal["all", "repository", "label", "author", "provider", "task"], one_of(*Scope)] = (
+        "all"
+    )
+    only: tuple[Name, ...] = ()
+    hard: Flag = True
+    warn_at: Shares = (0.8, 1.0)
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if self.money_usd is None and self.tokens is None:
+            raise in_table("needs money_usd or tokens, or both: how much may be spent")
+        if self.only and self.scope == "all":
+            raise in_table('has "only", so it needs a scope, such as scope = "label"')
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """As the arithmetic takes it."""
+        return Budget(
+            name=self.name,
+            usd=self.money_usd,
+            tokens=self.tokens,
+            per=Per(self.per),
+            scope=Scope(self.scope),
+            only=self.only,
+            is_hard=self.hard,
+            warn_at=self.warn_at,
+        )
+
+
+class BudgetEstimateSettings(Section):
+    """`[budget_estimates]`: how much is reserved for a run before it starts."""
+
+    usd: Money = Decimal(1)
+    tokens: AtLeast1 = 1_000_000
+    quantile: Annotated[float, number(above=0, most=1)] = 0.9
+    min_runs: AtLeast1 = 5
+
+    @property
+    def estimates(self) -> Estimates:
+        """As the arithmetic takes them."""
+        return Estimates(usd=self.usd, tokens=self.tokens, quantile=self.quantile, min_runs=self.min_runs)
+
+
 class OpenRouterPreferenceSettings(Section):
     """One `[[openrouter.preferences]]`: which of OpenRouter's providers may serve the models of a pattern."""
 
@@ -392,6 +447,8 @@ class Settings(Section):
     worktree: WorktreeSettings = WorktreeSettings()
     routing: RoutingSettings = RoutingSettings()
     models: tuple[ModelSettings, ...] = ()
+    budgets: tuple[BudgetSettings, ...] = ()
+    budget_estimates: BudgetEstimateSettings = BudgetEstimateSettings()
     openrouter: OpenRouterSettings = OpenRouterSettings()
     catalog: CatalogSettings = CatalogSettings()
     workflows: dict[str, WorkflowSettings] = Field(default_factory=dict)

@@ -139,6 +139,25 @@ def _price(value: Any) -> Decimal:
     return found
 
 
+def _amount(value: Any) -> Decimal:
+    found = _as_number(value, "a number greater than 0")
+    if found <= 0:
+        raise must_be("a number greater than 0")
+    if found > 1_000_000_000:
+        raise must_be("at most 1000000000")
+    return found
+
+
+def _shares(value: Any) -> list[float]:
+    phrase = "a list of shares greater than 0 and at most 1, such as [0.8, 1]"
+    if not isinstance(value, list | tuple):
+        raise must_be(phrase)
+    found = [_as_number(entry, phrase) for entry in value]
+    if any(share <= 0 or share > 1 for share in found):
+        raise must_be(phrase)
+    return sorted({float(share) for share in found})
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 
 
@@ -159,6 +178,8 @@ AtLeast0 = Annotated[float, number(least=0)]
 AtLeast1 = Annotated[int, whole(least=1)]
 MemorySize = Annotated[str, BeforeValidator(_memory_size)]
 Price = Annotated[Decimal, BeforeValidator(_price)]
+Money = Annotated[Decimal, BeforeValidator(_amount)]
+Shares = Annotated[tuple[float, ...], BeforeValidator(_shares)]
 
 
 # --- the environment and the clock --------------------------------------------------------------

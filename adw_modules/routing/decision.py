@@ -75,12 +75,14 @@ class NoRoute:
     """Nobody can do it now. `reasons` has one entry for each target that was considered.
 
     `until`: when the first of them may be eligible, if that is known. `is_busy`: one is when a run has ended.
+    `over_budget`: the sentences of budgets, each once, where nothing else is in the way; else empty.
     """
 
     reasons: tuple[str, ...]
     trace: Sequence[RuleTrace]
     until: datetime | None = None
     is_busy: bool = False
+    over_budget: tuple[str, ...] = ()
 
     @property
     def known(self) -> Mapping[str, Any]:
@@ -99,9 +101,11 @@ class NoRoute:
 def no_route(considered: Mapping[Target, Refusal | None], trace: Trace) -> NoRoute:
     """Nobody of these."""
     refused = {target: refusal for target, refusal in considered.items() if refusal}
+    sentences = dict.fromkeys(refusal.reason for refusal in refused.values())
     return NoRoute(
         reasons=tuple(f"{target}: {refusal}" for target, refusal in refused.items()),
         trace=trace,
         until=earliest(list(refused.values())),
         is_busy=any(refusal.is_busy for refusal in refused.values()),
+        over_budget=tuple(sentences) if all(r.is_over_budget for r in refused.values()) else (),
     )

@@ -19,11 +19,13 @@ class Refusal:
     """Why a target cannot be used now. `until`: when that changes by itself, if that is known.
 
     `is_busy`: the end of a live run changes it, so that the task keeps its place in the queue.
+    `is_over_budget`: the target could do it, but nothing is left to spend; the sentence says so by itself.
     """
 
     reason: str
     until: datetime | None = None
     is_busy: bool = False
+    is_over_budget: bool = False
 
     def __str__(self) -> str:
         return self.reason

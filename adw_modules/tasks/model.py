@@ -245,11 +245,15 @@ class Run:
     exit_code: int | None
     exit_signal: int | None
     stream_offset: int  # bytes of output.log already counted
+    # With budgets: what was put aside for it at its claim, and from when on a stopped task may go on.
+    reserved_usd: Decimal | None = None
+    reserved_tokens: int | None = None
+    stop_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """What one run came to. `detail` is one sentence for people; `retry_at` only for rate limits."""
+    """What one run came to. `detail` is a sentence for people; `retry_at` for rate limits and budgets."""
 
     outcome: Outcome
     detail: str

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from adw_modules.money import budget
 from adw_modules.routing import Checker, NoRoute, Refusal, RoutingDecision, Target, all_of
 from adw_modules.routing.circuits import Circuits, Live, refusal
 from adw_modules.routing.failover import ContextWindow, not_failed_here
@@ -79,6 +80,8 @@ class Supply:
     windows: Mapping[str, Window] = field(default_factory=dict)  # the last minute of each provider
     context_window: ContextWindow = lambda _target: None
     checks: Sequence[Callable[[Task], Checker]] = ()
+    # The smallest share left of a task's budgets, 0 to 1, for its rules; None: there are no budgets.
+    budget_left: Callable[[Task], float | None] | None = None
 
 
 def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | None = None) -> list[Action]:
@@ -156,16 +159,15 @@ def _place(
         return Park(task=task, cause=tokens_used_up(task.tokens, limits.max_tokens_per_issue), wake_at=None)
     eligible = eligibility(task, live, limits=limits, supply=supply, now=now)
     asked = attributes(task, limits.own_label_prefix, override_labels=limits.override_labels, now=now)
+    if supply.budget_left is not None:
+        asked["budget_left"] = supply.budget_left(task)
     decision = route(asked, eligible)
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
     if decision.is_busy:
         return None
-    return Park(
-        task=task,
-        cause=f"no provider can take it: {decision.reason}",
-        wake_at=decision.until or now + NO_ROUTE_RECHECK,
-    )
+    cause = "; ".join(decision.over_budget) or f"no provider can take it: {decision.reason}"
+    return Park(task=task, cause=cause, wake_at=decision.until or now + NO_ROUTE_RECHECK)
 
 
 def eligibility(
@@ -203,6 +205,19 @@ def slot_free(load: Mapping[str, int], limits: Limits) -> Checker:
         if limit is None or load.get(target.provider, 0) < limit:
             return None
         return Refusal(f"all {limit} slots of {target.provider} are busy", is_busy=True)
+
+    return check
+
+
+def within_budgets(asked: Callable[[Target], budget.Refusal | None], now: datetime) -> Checker:
+    """Refuses what budgets have no room for, until they begin again. `asked`: what they say of a target."""
+
+    def check(target: Target, _attrs: Mapping[str, Any]) -> Refusal | None:
+        found = asked(target)
+        if found is None:
+            return None
+        until = found.until or now + budget.RECHECK_WITHOUT_PERIOD
+        return Refusal(found.reason, until, is_busy=found.waits, is_over_budget=True)
 
     return check
 

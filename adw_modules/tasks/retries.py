@@ -121,8 +121,10 @@ def after_run(
             return verdict(Event.GAVE_UP, cause=outcome.detail)
         case Outcome.INTERRUPTED | Outcome.NEVER_STARTED:
             return verdict(Event.INTERRUPTED)
-        case Outcome.NEEDS_HUMAN | Outcome.OVER_BUDGET:
+        case Outcome.NEEDS_HUMAN:
             return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
+        case Outcome.OVER_BUDGET:  # the agent's own budget, or the tokens, have no next period
+            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail, wake_at=outcome.retry_at)
         case Outcome.AUTH_FAILED:
             wake_at = now + timedelta(seconds=policy.auth_delay_seconds)
             return verdict(Event.NEEDS_HUMAN, cause=outcome.detail, wake_at=wake_at)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
     from adw_modules.routing.circuits import Circuits, Live
     from adw_modules.tasks.model import Run, Task
+    from coordinator.budgeting import Gate
     from coordinator.settings import LoadedSettings
     from coordinator.store import DecisionRecord, Store
 
@@ -102,6 +103,7 @@ def _of_attributes(
 
 def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[str, Any]:
     from adw_modules.tasks.planning import attributes
+    from coordinator.budgeting import gate_of
     from coordinator.cli.common import find_task, reading, settings_in_force
 
     loaded = settings_in_force(config).loaded
@@ -110,18 +112,17 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
     with reading(loaded) as store:
         task = find_task(store, issue)
         runs = [_recorded(run, store.decision_of(run.run_id)) for run in store.runs_of(task.task_id)]
-        live, circuits = _live_without(store, task), store.circuits()
-    asked = attributes(
-        task,
-        settings.github.status_label_prefix,
-        override_labels=settings.routing.override_labels,
-        now=moment,
-    )
-    return {
-        "task": task.name,
-        "runs": runs,
-        "now": _decided(loaded, asked, moment, task=task, live=live, circuits=circuits),
-    }
+        live, circuits, gate = _live_without(store, task), store.circuits(), gate_of(store, settings, moment)
+        asked = attributes(
+            task,
+            settings.github.status_label_prefix,
+            override_labels=settings.routing.override_labels,
+            now=moment,
+        )
+        if gate is not None:
+            asked["budget_left"] = gate.left(task)
+        decided = _decided(loaded, asked, moment, task=task, live=live, circuits=circuits, gate=gate)
+    return {"task": task.name, "runs": runs, "now": decided}
 
 
 def _live_without(store: Store, task: Task) -> list[Live]:
@@ -156,6 +157,7 @@ def _decided(
     task: Task | None = None,
     live: Sequence[Live] = (),
     circuits: Circuits | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """The decision with all that led to it, as data."""
     from adw_modules.routing import ModelRouter, RoutingDecision
@@ -169,7 +171,8 @@ def _decided(
         now=lambda: at,
         statuses=lambda: statuses_of(router, providers, known, at),
     )
-    supply = Supply(circuits=known, context_window=router.chains.context_window)
+    checks = (gate.checker,) if gate else ()
+    supply = Supply(circuits=known, context_window=router.chains.context_window, checks=checks)
     eligible = eligibility(task, live, limits=limits_of(loaded.settings), supply=supply, now=at)
     decision = router.decide(attributes, eligible)
     facts = {

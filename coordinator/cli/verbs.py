@@ -8,6 +8,7 @@ import typer
 
 from coordinator.cli import (
     backup,
+    budget,
     catalog,
     check,
     costs,
@@ -43,6 +44,7 @@ for register in (
     status.register,
     why.register,
     costs.register,
+    budget.register,
     logs.register,
     operate.register,
     providers.register,

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
+from adw_modules.money.budget import Amounts, counted
 from adw_modules.money.pricing import EXACT
 from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks.model import (
@@ -128,6 +129,7 @@ def claim(
     config_version: str,
     run_dir_of: Callable[[Task, int], str],
     now: datetime,
+    reserved: Amounts | None = None,
 ) -> tuple[Task, Run] | None:
     """Give a queued task its next run; None when it is not queued (any more)."""
     row = conn.execute(_CLAIM, _claimed(task_id, decision, now)).one_or_none()
@@ -144,6 +146,8 @@ def claim(
         "config_version": config_version,
         "run_dir": run_dir_of(task, task.token),
         "claimed_at": now,
+        "reserved_usd": reserved.usd if reserved else None,
+        "reserved_tokens": reserved.tokens if reserved else None,
     }
     run = _run_of(conn.execute(_INSERT, values).one())
     why = {"run_id": run.run_id, "reason": decision.reason, "trace": decision.trace}
@@ -158,8 +162,18 @@ def mark_started(
     return conn.execute(_ONE_LIVE, values).rowcount == 1
 
 
-def save_progress(conn: Connection, run_id: int, token: int, offset: int, usage: Usage | None) -> bool:
+def save_progress(
+    conn: Connection,
+    run_id: int,
+    token: int,
+    *,
+    offset: int,
+    usage: Usage | None,
+    spent: Amounts | None = None,
+) -> bool:
     values: dict[str, Any] = {"at_run": run_id, "at_token": token, "stream_offset": offset}
+    if spent is not None:
+        values |= {"spent_usd": spent.usd, "spent_tokens": spent.tokens}
     if usage is not None:
         values |= {"usage_source": usage.source, "reported_cost_usd": usage.reported_cost_usd}
     if conn.execute(_CHANGE_LIVE, values).rowcount == 0:
@@ -169,9 +183,11 @@ def save_progress(conn: Connection, run_id: int, token: int, offset: int, usage:
     return True
 
 
-def ask_to_stop(conn: Connection, run_id: int, reason: str, outcome: Outcome) -> int | None:
+def ask_to_stop(
+    conn: Connection, run_id: int, reason: str, outcome: Outcome, until: datetime | None = None
+) -> int | None:
     """Write down the first request to stop; the run's task id, or None when it came too late."""
-    values = {"at_run": run_id, "stop_reason": reason, "stop_outcome": outcome}
+    values = {"at_run": run_id, "stop_reason": reason, "stop_outcome": outcome, "stop_until": until}
     found: int | None = conn.execute(_ASK_TO_STOP, values).scalar_one_or_none()
     return found
 
@@ -284,10 +300,13 @@ def _settled(
 
 
 def _ended(run: Run, outcome: RunOutcome, usage: Usage, cost: Cost, now: datetime) -> dict[str, Any]:
+    spent = counted(run, outcome, usage, cost)
     return {
         "at_run": run.run_id,
         "at_token": run.token,
         "finished_at": now,
+        "spent_usd": spent.usd,
+        "spent_tokens": spent.tokens,
         "outcome": outcome.outcome,
         "failure_class": outcome.failure_class,
         "detail": outcome.detail,

@@ -21,6 +21,7 @@ from adw_modules.catalogue.changes import Change
 from adw_modules.catalogue.model import CatalogueModel
 from adw_modules.catalogue.rankings import RunResult
 from adw_modules.errors import IllegalTransition
+from adw_modules.money.budget import Allowance, Amounts, Book, Budgets, PastRun, Refusal, Warned
 from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.routing.circuits import Circuit
 from adw_modules.tasks.model import (
@@ -40,6 +41,7 @@ from adw_modules.tasks.model import (
 )
 from coordinator.faultpoints import Point, reached
 from coordinator.store import audit, catalogue, control, costs, outbox, runs, schema, tasks
+from coordinator.store import budgets as budget
 from coordinator.store import health as health_rows
 from coordinator.store.database import Database, open_database
 from coordinator.store.records import (
@@ -66,6 +68,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._ledger = budget.Ledger()
 
     @classmethod
     def open(
@@ -176,13 +179,23 @@ class Store:
         run_dir_of: Callable[[Task, int], str],
         now: datetime,
         report_at: datetime | None = None,
+        budgets: Budgets | None = None,
     ) -> tuple[Task, Run] | None:
         """Start the next run of a queued task: attempts, runs and token rise before anything is spawned.
 
         `run_dir_of(task, token)` names the run directory; the news is not reported before `report_at` (now).
-        None when somebody else was faster.
+        With `budgets`, what the run may take is reserved in the same transaction.
+        None when somebody else was faster, or has just reserved what was left of a budget.
         """
         with self._database.write() as conn:
+            reserved = None
+            if budgets is not None:
+                budget.lock(conn)
+                task = tasks.one(conn, task_id)
+                found = None if task is None else self._admit(conn, budgets, task, decision, now)
+                if not isinstance(found, Amounts):
+                    return None
+                reserved = found
             claimed = runs.claim(
                 conn,
                 task_id,
@@ -190,6 +203,7 @@ class Store:
                 config_version=config_version,
                 run_dir_of=run_dir_of,
                 now=now,
+                reserved=reserved,
             )
             if claimed is not None:
                 outbox.add(conn, task_id, OutboxKind.REPORT, now, report_at)
@@ -207,15 +221,25 @@ class Store:
             reached(Point.START_MARKING)
             return marked
 
-    def save_progress(self, run_id: int, token: int, *, offset: int, usage: Usage | None) -> bool:
-        """How far the output is counted (bytes) and, if given, the tokens so far. False when fenced out."""
-        with self._database.write() as conn:
-            return runs.save_progress(conn, run_id, token, offset, usage)
+    def save_progress(
+        self, run_id: int, token: int, *, offset: int, usage: Usage | None, spent: Amounts | None = None
+    ) -> bool:
+        """How far the output is counted (bytes) and, if given, the tokens so far and what budgets count.
 
-    def request_stop(self, run_id: int, *, reason: str, outcome: Outcome, now: datetime) -> bool:
-        """Write down that a live run is to stop, before any signal is sent. Only the first request counts."""
+        False when fenced out.
+        """
         with self._database.write() as conn:
-            task_id = runs.ask_to_stop(conn, run_id, reason, outcome)
+            return runs.save_progress(conn, run_id, token, offset=offset, usage=usage, spent=spent)
+
+    def request_stop(
+        self, run_id: int, *, reason: str, outcome: Outcome, now: datetime, until: datetime | None = None
+    ) -> bool:
+        """Write down that a live run is to stop, before any signal is sent. Only the first request counts.
+
+        `until`: when its task may be looked at again, for what a budget stops.
+        """
+        with self._database.write() as conn:
+            task_id = runs.ask_to_stop(conn, run_id, reason, outcome, until)
             if task_id is not None:
                 audit.add(conn, now, "stop_requested", reason, task_id=task_id, run_id=run_id)
             return task_id is not None
@@ -321,6 +345,44 @@ class Store:
         """The highest token that each task was given, by its name."""
         with self._database.read() as conn:
             return tasks.tokens(conn)
+
+    # --- budgets -------------------------------------------------------------------------------
+
+    def budget_book(self, budgets: Budgets, now: datetime) -> Book:
+        """All that the budgets have given in their current periods, and what is reserved."""
+        with self._database.read() as conn:
+            return budget.book(conn, self._ledger, budgets, now)
+
+    def past_runs(self, provider: str, model: str) -> Sequence[PastRun]:
+        """What the newest ended runs of a provider and model used. After `budget_book`."""
+        with self._database.read() as conn:
+            return budget.past(conn, self._ledger, provider, model)
+
+    def allow(self, allowance: Allowance, *, text: str) -> int:
+        """Raise a budget for a while, and ask the daemon to look again at what it refused; the request's id.
+
+        `text` is what the audit trail says.
+        """
+        with self._database.write() as conn:
+            budget.allow(conn, allowance)
+            audit.add(conn, allowance.at, "budget_allowed", text)
+            return control.ask(conn, "budget", None, text, allowance.at)
+
+    def warn_of_budget(self, warned: Warned, *, text: str, now: datetime) -> bool:
+        """Remember that a share of a budget is used. False when it was said before in this period."""
+        with self._database.write() as conn:
+            is_news = budget.is_news(conn, warned)
+            if is_news:
+                audit.add(conn, now, "budget_warning", text)
+            return is_news
+
+    def _admit(
+        self, conn: Connection, budgets: Budgets, task: Task, decision: Decision, now: datetime
+    ) -> Amounts | Refusal:
+        book = budget.book(conn, self._ledger, budgets, now)
+        subject = budgets.subject(task, decision.provider)
+        past = budget.past(conn, self._ledger, decision.provider, decision.model)
+        return budgets.admit(book, subject, budgets.estimate(subject, past), now=now)
 
     # --- outbox --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -127,6 +128,11 @@ runs = Table(
     Column("priced_by", CleanText),
     Column("price_source", EnumText(PriceSource)),
     Column("price_version", CleanText),
+    Column("reserved_usd", DecimalText),
+    Column("reserved_tokens", BigInteger),
+    Column("stop_until", UtcTime),
+    Column("spent_usd", DecimalText),  # what budgets count: so far, and in the end
+    Column("spent_tokens", BigInteger),
     UniqueConstraint("task_id", "token"),
 )
 # The database itself refuses a second live run of a task.
@@ -138,6 +144,7 @@ Index(
     postgresql_where=text("finished_at IS NULL"),
 )
 Index("ix_runs_finished_at", runs.c.finished_at)
+Index("ix_runs_provider_model_finished_at", runs.c.provider, runs.c.model, runs.c.finished_at)
 
 # Provider, model, rule and configuration of the decision stand in the run it led to.
 routing_decisions = Table(
@@ -225,6 +232,27 @@ Index(
     operator_requests.c.request_id,
     sqlite_where=text("answer IS NULL"),
     postgresql_where=text("answer IS NULL"),
+)
+
+budget_allowances = Table(
+    "budget_allowances",
+    metadata,
+    Column("allowance_id", RowId, primary_key=True),
+    Column("budget", CleanText, nullable=False),
+    Column("usd", DecimalText),
+    Column("tokens", BigInteger),
+    Column("at", UtcTime, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Column("reason", CleanText, nullable=False),
+)
+
+# The largest share of each pot that was warned of in its current period.
+budget_warnings = Table(
+    "budget_warnings",
+    metadata,
+    Column("pot", CleanText, primary_key=True),
+    Column("period", CleanText, nullable=False),
+    Column("share", Float, nullable=False),
 )
 
 daemon_state = Table(

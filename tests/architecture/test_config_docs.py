@@ -58,7 +58,8 @@ def type_in_words(annotation: Any) -> str:
     if origin is Literal:
         return "text"
     if origin is tuple:
-        return "list of tables" if models_in(annotation) else "list of texts"
+        kind = "numbers" if inner[0] is float else "texts"
+        return "list of tables" if models_in(annotation) else f"list of {kind}"
     if origin is dict:
         return "table" if inner[1] is Any else "table of texts"
     return (

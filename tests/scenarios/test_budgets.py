@@ -1,0 +1,108 @@
+"""Budgets with the real daemon: stopped in mid-run, refused, waited for, raised, warned of once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from world import WAIT, WRITE, Result, World
+
+DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
+
+
+def daily(tokens: int, **changes: object) -> dict[str, object]:
+    return {"name": "daily", "tokens": tokens, **changes}
+
+
+def test_a_run_that_comes_to_the_end_of_a_budget_is_stopped_and_an_operator_lets_others_go_on(
+    a_world,
+) -> None:
+    world: World = a_world(budgets=[daily(100)])
+    stopped = world.issue(WAIT)
+    world.start()
+    task = world.until_state(stopped, "blocked")
+    refused = world.issue(WRITE)
+    parked = world.until_state(refused, "blocked")
+    world.until_quiet()
+
+    assert world.result(stopped) == Result(
+        state="blocked", outcomes=("over_budget",), attempts=0, label="blocked"
+    )
+    assert "budget daily (100 tokens a day) is used up" in (task.cause or "")
+    assert world.result(refused) == Result(state="blocked", outcomes=(), attempts=0, label="blocked")
+    assert "budget daily (100 tokens a day) has no room" in world.comment(refused)
+    midnight = task.wake_at
+    assert midnight is not None
+    assert (midnight.hour, midnight.minute) == (0, 0)
+    assert timedelta() < midnight - world.clock() <= timedelta(days=1)
+    assert parked.wake_at == midnight
+    assert [each["share"] for each in world.events("budget warning")] == ["100%"]
+    decided = world.cli("route", "explain", str(refused), "--json")["now"]
+    assert decided["attrs"]["budget_left"] == 0
+    assert {each["why"] for each in decided["targets"]} == {parked.cause}
+
+    world.cli("cancel", str(stopped))
+    world.cli("budget", "allow", "daily", "--tokens", "1000000", "--for", "2h", "--reason", "release")
+    world.until_state(refused, "succeeded")
+    world.until_quiet()
+    assert world.result(refused) == DONE
+    (found,) = world.cli("budget", "--json")["budgets"]
+    assert (found["limit"], found["reserved"]) == (1_000_100, 0)
+    assert 100 < found["spent"] == sum(world.task(number).tokens for number in (stopped, refused))
+
+
+def test_what_a_budget_refused_goes_on_when_the_next_day_begins_in_the_zone_of_the_configuration(
+    a_world,
+) -> None:
+    zone = "Pacific/Auckland"
+    world: World = a_world(coordinator={"timezone": zone}, budgets=[daily(100)])
+    world.start()
+    first = world.issue(WRITE)
+    world.until_state(first, "succeeded")  # it ended before anybody could look: that is spent as well
+    number = world.issue(WRITE)
+    wake_at = world.until_state(number, "blocked").wake_at
+    assert wake_at is not None
+    local = wake_at.astimezone(ZoneInfo(zone))
+    assert (local.hour, local.minute, local.second) == (0, 0, 0)
+
+    world.advance((wake_at - world.clock()).total_seconds() + 1)
+    world.until_state(number, "succeeded")
+    world.until_quiet()
+    assert world.result(number) == DONE
+
+
+def test_a_larger_budget_in_the_file_wakes_what_was_refused_and_a_soft_one_warns_once(a_world) -> None:
+    world: World = a_world(budgets=[daily(100)])
+    world.start()
+    world.until_state(world.issue(WRITE), "succeeded")
+    number = world.issue(WRITE)
+    world.until_state(number, "blocked")
+    soft = {"name": "soft", "tokens": 50, "scope": "repository", "hard": False}
+    world.config["budgets"] = [daily(10_000_000, warn_at=[]), soft]
+    world.write_config()
+    world.until_state(number, "succeeded")
+    world.until_state(world.issue(WRITE), "succeeded")
+    titles = [each["budget"] for each in world.events("budget warning")]
+    assert titles.count("soft (50 tokens a day for repository octo/hello)") == 1
+
+
+@pytest.mark.crash
+def test_an_adopted_run_keeps_its_reservation_and_is_stopped_at_the_end_of_the_budget(a_world) -> None:
+    world: World = a_world(budgets=[daily(1_000_000)])
+    number = world.issue(WAIT)
+    world.start_process()
+    world.until_working(number)
+    world.kill()
+    (left,) = world.cli("budget", "--json")["budgets"]
+    assert left["reserved"] + left["spent"] == 1_000_000  # of a run that lives on without a daemon
+    world.cli("budget", "allow", "daily", "--tokens", "5", "--for", "1h")
+    assert world.cli("budget", "--json")["budgets"][0]["limit"] == 1_000_005
+    other = world.issue(WRITE)
+    world.config["budgets"] = [daily(100)]
+    world.write_config()
+    world.start()
+    task = world.until_state(number, "blocked")
+    assert "budget daily (100 tokens a day) is used up" in (task.cause or "")
+    world.until_state(other, "blocked")
+    assert world.starts(other) == 0
