@@ -20,6 +20,7 @@ from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
 from coordinator.breakers import Breakers
 from coordinator.budgeting import Gate, gate_of
 from coordinator.logs import get_logger
+from coordinator.selecting import resolvers_of
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
 
@@ -69,6 +70,7 @@ class Planner:
                 providers=providers,
                 now=services.now,
                 statuses=lambda: statuses_of(router, providers, self._breakers.circuits, services.now()),
+                resolvers=resolvers_of(loaded.settings, services.store, services.now),
             )
             self._router = (loaded.version, router)
         return self._router[1]

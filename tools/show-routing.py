@@ -29,12 +29,16 @@ SCENARIOS = {
 
 def main() -> str:
     from adw_modules.routing import ModelRouter
+    from adw_modules.routing.market import Knowledge
+    from adw_modules.routing.picking import Picker
     from coordinator.clock import utc_now
     from coordinator.settings import SettingsSource
 
     args = _options().parse_args()
     settings = SettingsSource(args.config).current.settings
-    router = ModelRouter(settings, enabled=True, now=utc_now)
+    nothing = Knowledge()  # neither catalogue nor history: what the file alone says
+    resolvers = Picker(settings, lambda: nothing).resolvers
+    router = ModelRouter(settings, enabled=True, now=utc_now, resolvers=resolvers)
     decisions = {name: router.choose(_at(attrs, args.at)) for name, attrs in SCENARIOS.items()}
     render = as_json if args.json else as_text
     return render(settings.routing.enabled, router, decisions)
@@ -75,7 +79,7 @@ def as_text(enabled: bool, router: "ModelRouter", decisions: "Mapping[str, Routi
         lines += [
             f"  [{rule.priority}] {rule.name}",
             f"      Conditions: {rule.written or 'always'}",
-            f"      Target: {router.target_of(rule)}",
+            f"      Target: {f'selected: {rule.selects}' if rule.selects else router.target_of(rule)}",
         ]
     if not router.rules:
         lines.append("  (none)")
@@ -97,14 +101,15 @@ def as_json(enabled: bool, router: "ModelRouter", decisions: "Mapping[str, Routi
 
 
 def _rule_facts(router: "ModelRouter", rule: "Rule") -> "dict[str, object]":
-    target = router.target_of(rule)
+    target = None if rule.selects else router.target_of(rule)
     return {
         "name": rule.name,
         "priority": rule.priority,
         "conditions": rule.written,
-        "provider": target.provider,
-        "model": target.model,
+        "provider": target.provider if target else None,
+        "model": target.model if target else None,
         "reason": rule.reason,
+        **({"select": rule.selects} if rule.selects else {}),
     }
 
 

@@ -96,8 +96,10 @@ def _targets(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
         for each in written if isinstance(written, list) else ():
             if isinstance(each, dict):
                 yield path, each.get("provider")
-            elif isinstance(each, str) and "/" in each:
-                yield path, each.partition("/")[0].strip()
+            listed = each.get("candidates") if isinstance(each, dict) else [each]
+            for text in listed if isinstance(listed, list) else ():
+                if isinstance(text, str) and "/" in text:
+                    yield path, text.partition("/")[0].strip()
 
 
 # --- the checks ---------------------------------------------------------------------------------

@@ -405,6 +405,14 @@ class CatalogSettings(Section):
         return self
 
 
+class SelectionSettings(Section):
+    """`[selection]`: what a task is expected to use while too few own runs say so."""
+
+    expected_input_tokens: AtLeast1 = 300_000
+    expected_output_tokens: AtLeast1 = 10_000
+    expected_context_tokens: AtLeast1 = 100_000
+
+
 class StageSettings(Section):
     """One stage of a workflow."""
 
@@ -451,6 +459,7 @@ class Settings(Section):
     budget_estimates: BudgetEstimateSettings = BudgetEstimateSettings()
     openrouter: OpenRouterSettings = OpenRouterSettings()
     catalog: CatalogSettings = CatalogSettings()
+    selection: SelectionSettings = SelectionSettings()
     workflows: dict[str, WorkflowSettings] = Field(default_factory=dict)
 
     def all_repositories(self) -> tuple[ResolvedRepository, ...]:

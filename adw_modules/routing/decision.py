@@ -56,6 +56,11 @@ class RoutingDecision:
         """Each target that was considered, in that order: eligible, or why not."""
         return self.trace.targets if isinstance(self.trace, Trace) else ()
 
+    @property
+    def selected(self) -> Sequence[Mapping[str, Any]]:
+        """Each selection that was worked out: which, its targets, and why."""
+        return self.trace.selected if isinstance(self.trace, Trace) else ()
+
     def stored(self) -> StoredDecision:
         """The decision as it is kept with its run: everything written out."""
         record = {
@@ -96,6 +101,10 @@ class NoRoute:
     @property
     def targets(self) -> tuple[TargetTrace, ...]:
         return self.trace.targets if isinstance(self.trace, Trace) else ()
+
+    @property
+    def selected(self) -> Sequence[Mapping[str, Any]]:
+        return self.trace.selected if isinstance(self.trace, Trace) else ()
 
 
 def no_route(considered: Mapping[Target, Refusal | None], trace: Trace) -> NoRoute:

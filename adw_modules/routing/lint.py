@@ -47,7 +47,8 @@ def lint(router: ModelRouter, why_not: Callable[[str], str | None]) -> list[Find
     for position, rule in enumerate(rules):
         wrong = _wrong(router, logic, rules, meanings, position)
         found += [wrong] if wrong else []
-        found += _cannot_run(router.target_of(rule), rule, why_not)
+        if rule.selects is None:
+            found += _cannot_run(router.target_of(rule), rule, why_not)
     return [*found, *_cannot_run(router.default, None, why_not)]
 
 
@@ -69,13 +70,13 @@ def _wrong(
 
 
 def _shadowed(router: ModelRouter, rule: Rule, earlier: Rule, *, always: bool) -> Finding:
-    target = router.target_of(earlier)
+    target = "what it selects" if earlier.selects else str(router.target_of(earlier))
     why = (
         f'"{earlier.name}" stands before it and always matches'
         if always
         else f'whatever matches it matches "{earlier.name}" before'
     )
-    if target == router.target_of(rule):
+    if earlier.targets == rule.targets or (target == str(router.target_of(rule)) and not rule.selects):
         result = "is never chosen"
         why += ", with the same target"
     else:

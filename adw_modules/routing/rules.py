@@ -10,7 +10,7 @@ from adw_modules.errors import ConfigError
 from adw_modules.routing.attributes import is_integer, show
 from adw_modules.routing.clauses import Condition, ConditionError
 from adw_modules.routing.conditions import compile_condition, compile_conditions
-from adw_modules.routing.targets import FixedTarget, TargetSpec, target_spec
+from adw_modules.routing.targets import FixedTarget, SelectTarget, TargetSpec, target_spec
 
 DEFAULT_PRIORITY = 50
 
@@ -34,6 +34,12 @@ class Rule:
     fallbacks: tuple[TargetSpec, ...] = ()
     is_spread: bool = False
     requires: tuple[str, ...] = ()
+
+    @property
+    def selects(self) -> str | None:
+        """The word of the selection that finds its own targets for each task; None where they are written."""
+        first = self.targets[0] if self.targets else None
+        return first.select if isinstance(first, SelectTarget) else None
 
 
 def compile_rules(written: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from adw_modules.routing.attributes import Attrs, is_integer, show, suggestion
 from adw_modules.routing.clauses import ConditionError
+from adw_modules.routing.options import ADAPTIVE, CHEAPEST, problem_of_adaptive, problem_of_cheapest
 from adw_modules.routing.trace import Target
 
 MOST_WEIGHT = 1000
@@ -60,7 +61,10 @@ class Resolver(Protocol):
 
 # The words of `select`, each with the check of its options: what is wrong with them, as the rest of a
 # sentence, or None. A word that is not here is refused when the configuration is read.
-SELECTORS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {}
+SELECTORS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    CHEAPEST: problem_of_cheapest,
+    ADAPTIVE: problem_of_adaptive,
+}
 
 
 def target_spec(written: object) -> TargetSpec:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, pri
 if TYPE_CHECKING:
     from adw_modules.config import Settings
     from adw_modules.providers import ProviderManager
-    from adw_modules.routing import ModelRouter, NoRoute, RoutingDecision
+    from adw_modules.routing import ModelRouter, NoRoute, Resolver, RoutingDecision
     from adw_modules.routing.circuits import Circuits, Live
     from adw_modules.tasks.model import Run, Task
     from coordinator.budgeting import Gate
@@ -98,7 +99,21 @@ def _of_attributes(
 
     loaded = settings_source(config).current
     moment = _moment(at, loaded.settings, now)
-    return {"task": None, "runs": [], "now": _decided(loaded, attributes, moment)}
+    with _maybe_reading(loaded) as store:
+        return {"task": None, "runs": [], "now": _decided(loaded, attributes, moment, store=store)}
+
+
+@contextmanager
+def _maybe_reading(loaded: LoadedSettings) -> Iterator[Store | None]:
+    """The store where it is needed and there: selections learn from it, and other rules do without."""
+    from adw_modules.routing.picking import selections
+    from coordinator.cli.common import has_state, reading
+
+    if not selections(loaded.settings) or not has_state(loaded):
+        yield None
+        return
+    with reading(loaded) as store:
+        yield store
 
 
 def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[str, Any]:
@@ -121,7 +136,9 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
         )
         if gate is not None:
             asked["budget_left"] = gate.left(task)
-        decided = _decided(loaded, asked, moment, task=task, live=live, circuits=circuits, gate=gate)
+        decided = _decided(
+            loaded, asked, moment, task=task, live=live, circuits=circuits, store=store, gate=gate
+        )
     return {"task": task.name, "runs": runs, "now": decided}
 
 
@@ -145,6 +162,7 @@ def _recorded(run: Run, decision: DecisionRecord | None) -> dict[str, Any]:
         "config_version": run.config_version,
         "rules": decision.rules if decision else [],
         "targets": decision.targets if decision else [],
+        "selected": decision.selected if decision else [],
         "attrs": decision.attrs if decision else None,
     }
 
@@ -157,19 +175,23 @@ def _decided(
     task: Task | None = None,
     live: Sequence[Live] = (),
     circuits: Circuits | None = None,
+    store: Store | None = None,
     gate: Gate | None = None,
 ) -> dict[str, Any]:
     """The decision with all that led to it, as data."""
     from adw_modules.routing import ModelRouter, RoutingDecision
     from adw_modules.tasks.planning import Supply, eligibility
     from coordinator.planner import limits_of, statuses_of
+    from coordinator.selecting import resolvers_of
 
     providers, known = _providers(loaded), circuits or {}
+    resolvers = resolvers_of(loaded.settings, store, lambda: at)
     router = ModelRouter(
         loaded.settings,
         providers=providers,
         now=lambda: at,
         statuses=lambda: statuses_of(router, providers, known, at),
+        resolvers=resolvers,
     )
     checks = (gate.checker,) if gate else ()
     supply = Supply(circuits=known, context_window=router.chains.context_window, checks=checks)
@@ -183,21 +205,24 @@ def _decided(
         "rules": [asdict(tried) for tried in decision.trace],
         "not_asked": [rule.name for rule in router.rules[len(decision.trace) :]],
         "targets": [asdict(target) for target in decision.targets],
+        "selected": list(decision.selected),
         "line": _headline(decision),
         "attrs_line": decision.attrs_line if isinstance(decision, RoutingDecision) else None,
         "reason": decision.reason,
         "if_enabled": None
         if router.enabled
-        else _headline(_enabled(loaded, at).decide(attributes, eligible)),
+        else _headline(_enabled(loaded, at, resolvers).decide(attributes, eligible)),
     }
     chosen = ("provider", "model", "rule")
     return {**{name: getattr(decision, name, None) for name in chosen}, **facts}
 
 
-def _enabled(loaded: LoadedSettings, at: datetime) -> ModelRouter:
+def _enabled(loaded: LoadedSettings, at: datetime, resolvers: Mapping[str, Resolver]) -> ModelRouter:
     from adw_modules.routing import ModelRouter
 
-    return ModelRouter(loaded.settings, providers=_providers(loaded), now=lambda: at, enabled=True)
+    return ModelRouter(
+        loaded.settings, providers=_providers(loaded), now=lambda: at, enabled=True, resolvers=resolvers
+    )
 
 
 def _headline(decision: RoutingDecision | NoRoute) -> str:
@@ -291,6 +316,7 @@ def _print(facts: Mapping[str, Any]) -> None:
     typer.echo(f"  {now['at']:%a %Y-%m-%d %H:%M %Z}, configuration {now['config_version']}")
     _print_attributes(now["attrs"])
     _print_rules(now["rules"], now["not_asked"])
+    _print_selected(now["selected"])
     _print_targets(now["targets"])
     _line(now["line"])
     if now["attrs_line"]:
@@ -307,6 +333,7 @@ def _print_run(run: Mapping[str, Any]) -> None:
     if run["attrs"] is not None:
         _print_attributes(run["attrs"])
     _print_rules(run["rules"], [])
+    _print_selected(run["selected"])
     _print_targets(run["targets"])
     _line(f"  → {run['provider']}/{run['model']} by {rule}: {run['reason']}")
     typer.echo()
@@ -333,6 +360,34 @@ def _print_rules(rules: Sequence[Mapping[str, Any]], not_asked: Sequence[str]) -
         _line(f"  · {name}: not asked")
     if not rules and not not_asked:
         typer.echo("  (none)")
+
+
+def _print_selected(selected: Sequence[Mapping[str, Any]]) -> None:
+    """What each selection compared, best first, and what it left out."""
+    for each in selected:
+        why = each["why"]
+        if not isinstance(why, dict):
+            _line(f"Selected {each['select']}: {why}")
+            continue
+        _line(f"Selected {each['select']}{' to learn' if why.get('explores') else ''}:")
+        for place, candidate in enumerate(why["candidates"], start=1):
+            _line(f"  {place}. {_candidate(candidate)}")
+        if why["further"]:
+            _line(f"  and {why['further']} further")
+        for left_out in why["left_out"]:
+            more = ", …" if left_out["count"] > len(left_out["such_as"]) else ""
+            _line(
+                f"  left out {left_out['count']}, {left_out['why']}: {', '.join(left_out['such_as'])}{more}"
+            )
+
+
+def _candidate(facts: Mapping[str, Any]) -> str:
+    cost = f"${facts['expected_cost']}" if facts["expected_cost"] is not None else "unknown cost"
+    text = f"{facts['target']}: {cost} expected ({facts['by']})"
+    if "score" not in facts:
+        return text
+    judged = f"chance {facts['chance']:.0%}, {facts['hours']:.2f} h, score {facts['score']:.2f}"
+    return f"{text}; {judged}, by {facts['samples']} of {facts['class']}"
 
 
 def _print_targets(targets: Sequence[Mapping[str, Any]]) -> None:

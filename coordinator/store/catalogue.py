@@ -6,7 +6,7 @@ A price is never overwritten: another one ends it, and it stays for the runs tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -19,6 +19,10 @@ from adw_modules.catalogue.changes import Change
 from adw_modules.catalogue.model import Benchmarks, Capabilities, CatalogueModel
 from adw_modules.catalogue.rankings import RunResult
 from adw_modules.catalogue.tariff import from_terms, terms
+from adw_modules.money.quotes import PriceSource
+from adw_modules.routing import Target
+from adw_modules.routing.memory import Experience
+from adw_modules.tasks.model import ModelUsage
 from coordinator.store.records import AlertRecord, ChangeRecord, ResearchRecord, SyncRecord, SyncResult
 from coordinator.store.tables import (
     catalog_alerts,
@@ -28,8 +32,11 @@ from coordinator.store.tables import (
     catalog_research,
     catalog_syncs,
     runs,
+    tasks,
+    usage,
 )
 
+_KINDS = tuple(field.name for field in fields(ModelUsage))
 _SYNC = tuple(catalog_syncs.c[field.name] for field in fields(SyncRecord))
 _ADD_SYNC = insert(catalog_syncs).returning(catalog_syncs.c.sync_id)
 _LAST_SYNC = select(*_SYNC).order_by(catalog_syncs.c.sync_id.desc()).limit(1)
@@ -75,6 +82,35 @@ _NEW_SINCE = select(catalog_models.c.model_id).where(
     catalog_models.c.first_seen_at > bindparam("at_since", type_=catalog_models.c.first_seen_at.type),
     catalog_models.c.gone_at.is_(None),
 )
+_NEWEST = (
+    select(runs.c.run_id)
+    .where(
+        runs.c.finished_at >= bindparam("at_since", type_=runs.c.finished_at.type),
+        runs.c.outcome.is_not(None),
+    )
+    .order_by(runs.c.finished_at.desc(), runs.c.run_id.desc())
+    .limit(bindparam("at_most"))
+)
+_EXPERIENCE = (
+    select(
+        runs.c.provider,
+        runs.c.model,
+        runs.c.outcome,
+        runs.c.started_at,
+        runs.c.finished_at,
+        runs.c.cost_usd,
+        runs.c.price_source,
+        tasks.c.repo,
+        tasks.c.labels,
+        (func.length(tasks.c.snapshot_title) + func.length(tasks.c.snapshot_body)).label("length"),
+        *(func.sum(usage.c[kind]).label(f"of_{kind}") for kind in _KINDS),
+    )
+    .select_from(runs.join(tasks, runs.c.task_id == tasks.c.task_id).outerjoin(usage))
+    .where(runs.c.run_id.in_(_NEWEST))
+    .group_by(runs.c.run_id, tasks.c.task_id)
+    .order_by(runs.c.finished_at.desc(), runs.c.run_id.desc())
+)
+_LAST_END = select(func.max(runs.c.finished_at))
 _RESULTS = select(
     runs.c.provider, runs.c.model, runs.c.outcome, runs.c.started_at, runs.c.finished_at, runs.c.cost_usd
 ).where(runs.c.finished_at >= bindparam("at_since", type_=runs.c.finished_at.type))
@@ -326,3 +362,31 @@ def run_results(conn: Connection, since: datetime) -> list[RunResult]:
         for row in conn.execute(_RESULTS, {"at_since": since})
         if row.outcome is not None
     ]
+
+
+def last_end(conn: Connection) -> datetime | None:
+    at: datetime | None = conn.execute(_LAST_END).scalar_one()
+    return at
+
+
+def experience(
+    conn: Connection, since: datetime, most: int, is_shown: Callable[[str], bool]
+) -> list[Experience]:
+    return [
+        Experience(
+            target=Target(row.provider, row.model),
+            outcome=row.outcome,
+            ended_at=row.finished_at,
+            duration=None if row.started_at is None else row.finished_at - row.started_at,
+            cost=Decimal(0) if row.price_source is PriceSource.SUBSCRIPTION else row.cost_usd,
+            tokens=_used(row[-len(_KINDS) :]),
+            repo=row.repo,
+            labels=tuple(label for label in row.labels if is_shown(label)),
+            length=row.length,
+        )
+        for row in conn.execute(_EXPERIENCE, {"at_since": since, "at_most": most})
+    ]
+
+
+def _used(counts: Sequence[Any]) -> ModelUsage | None:
+    return None if counts[0] is None else ModelUsage(**dict(zip(_KINDS, map(int, counts), strict=True)))

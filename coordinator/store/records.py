@@ -74,6 +74,11 @@ class DecisionRecord:
         return list(self.trace["targets"]) if isinstance(self.trace, dict) else []
 
     @property
+    def selected(self) -> list[dict[str, Any]]:
+        """Each selection that was worked out: `select`, `targets`, `why`."""
+        return list(self.trace.get("selected", ())) if isinstance(self.trace, dict) else []
+
+    @property
     def attrs(self) -> dict[str, Any] | None:
         """All that the decision saw of the task; None where it was not kept."""
         return dict(self.trace["attrs"]) if isinstance(self.trace, dict) else None

@@ -24,6 +24,7 @@ from adw_modules.errors import IllegalTransition
 from adw_modules.money.budget import Allowance, Amounts, Book, Budgets, PastRun, Refusal, Warned
 from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.routing.circuits import Circuit
+from adw_modules.routing.memory import Experience
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
@@ -563,6 +564,23 @@ class Store:
         """What every run that ended since then came to."""
         with self._database.read() as conn:
             return catalogue.run_results(conn, since)
+
+    def last_end(self) -> datetime | None:
+        """When the last run ended: as long as it is the same, `experience` is."""
+        with self._database.read() as conn:
+            return catalogue.last_end(conn)
+
+    def experience(self, since: datetime, *, most: int, own_prefix: str = "") -> list[Experience]:
+        """The newest runs that ended since then with their tasks, in one statement.
+
+        Labels that begin with `own_prefix` are left out.
+        """
+
+        def is_shown(label: str) -> bool:
+            return not own_prefix or not label.startswith(own_prefix)
+
+        with self._database.read() as conn:
+            return catalogue.experience(conn, since, most, is_shown)
 
     # --- reading for people --------------------------------------------------------------------
 

@@ -156,7 +156,8 @@ def test_show_providers_says_so_when_none_can_be_used(project):
 
 
 def test_show_routing_shows_rules_without_conditions_and_with_text(project):
-    rules = ['condition = "priority == 0"\nmodel = "a"\n', 'provider = "openrouter"\n']
+    selection = 'condition = "priority == 3"\ntarget = { select = "cheapest", provider = "openrouter" }\n'
+    rules = ['condition = "priority == 0"\nmodel = "a"\n', 'provider = "openrouter"\n', selection]
     text = WITHOUT_RULES + "".join(f"[[routing.rules]]\n{rule}" for rule in rules)
     (project / "adws/config.toml").write_text(text)
     result = show(project, "show-routing.py")
@@ -164,6 +165,7 @@ def test_show_routing_shows_rules_without_conditions_and_with_text(project):
     assert (
         "  [50] rule-1\n      Conditions: priority == 0\n      Target: claude-cli/a\n"
         "  [50] rule-2\n      Conditions: always\n      Target: openrouter/claude-sonnet-4-5\n"
+        "  [50] rule-3\n      Conditions: priority == 3\n      Target: selected: cheapest\n"
     ) in result.stdout
     assert "→ Routed to: openrouter / claude-sonnet-4-5" in result.stdout
 

@@ -275,7 +275,7 @@ SENTENCES = [
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
             "worker_limits, retries, github, repositories, providers, llm, worktree, routing, models, "
-            "budgets, budget_estimates, openrouter, catalog, workflows."
+            "budgets, budget_estimates, openrouter, catalog, selection, workflows."
         ),
     ),
     (

@@ -1,0 +1,191 @@
+"""Which models could be had, what they can do, and what a task is expected to cost on each of them.
+
+Owns the join of `[[models]]` with the synced catalogue. Must not choose, and must not guess a price: what
+nobody prices has none. The catalogue speaks for providers that buy from OpenRouter, and lists models for
+those whose program is `openrouter-cli`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from adw_modules.catalogue import CatalogueModel, CataloguePrices, PriceRecord, exclusion, family_of
+from adw_modules.catalogue.choosing import capability_called
+from adw_modules.config import ModelSettings, ProviderSettings, Settings
+from adw_modules.errors import CoordinatorError
+from adw_modules.money.pricing import price
+from adw_modules.money.sellers import OPENROUTER, seller_of, terms_of
+from adw_modules.routing.memory import Experience
+from adw_modules.routing.options import Options
+from adw_modules.routing.trace import Target
+from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
+
+LISTING_AGENT = "openrouter-cli"  # the program that can be given any model of the catalogue
+_ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """What selections know beyond the configuration. A new value stands for new knowledge."""
+
+    runs: Sequence[Experience] = ()
+    catalogue: Mapping[str, CatalogueModel] = field(default_factory=dict)
+    sync_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What is known of one model at one provider."""
+
+    configured: ModelSettings | None
+    row: CatalogueModel | None
+    is_of_catalogue: bool  # its provider buys from OpenRouter
+
+    @property
+    def context(self) -> int | None:
+        """Tokens; what the configuration says goes before the catalogue."""
+        if self.configured is not None and self.configured.context_window is not None:
+            return self.configured.context_window
+        return None if self.row is None else self.row.context_limit
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        said = self.configured.capabilities if self.configured else ()
+        listed = self.row.capabilities.names if self.row else ()
+        return frozenset((*map(_capability, said), *listed))
+
+
+class Market:
+    """The models that one configuration and one catalogue offer."""
+
+    def __init__(self, settings: Settings, catalogue: Mapping[str, CatalogueModel], sync_id: int = 0) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._book = CataloguePrices(self._records)
+        self._sync_id = sync_id
+        self._configured = {(each.provider, each.name): each for each in settings.models}
+        self._of_catalogue = frozenset(
+            name for name, each in settings.providers.items() if seller_of(each) == OPENROUTER
+        )
+        self._costs: dict[tuple[Target, ModelUsage, int], Decimal | None] = {}
+        self._minute: datetime | None = None  # the one that `_costs` are of
+
+    def offered(self) -> tuple[Target, ...]:
+        """All that can be had from providers that are switched on, without looking at it."""
+        models = (Target(each.provider, each.name) for each in self._settings.models)
+        on = {name: each for name, each in self._settings.providers.items() if each.enabled}
+        return tuple(dict.fromkeys([*(each for each in models if each.provider in on), *self._listed(on)]))
+
+    def _listed(self, on: Mapping[str, ProviderSettings]) -> Iterator[Target]:
+        for name, provider in on.items():
+            if provider.agent == LISTING_AGENT and name in self._of_catalogue:
+                yield from (Target(name, model_id) for model_id in sorted(self._catalogue))
+
+    def unfit(self, target: Target, options: Options, needed: float, today: date) -> str | None:
+        """Why a model does not do, whatever it costs. `needed`: tokens of context."""
+        about = self._about(target)
+        return (
+            self._unknown(target, about, today)
+            or _other(target, options)
+            or _incapable(about, options.require)
+            or _too_small(about, options.min_context, needed)
+        )
+
+    def cost(self, target: Target, used: ModelUsage, longest_prompt: int, at: datetime) -> Decimal | None:
+        """What so many tokens cost there at that minute; 0 at a flat rate, None when nobody knows."""
+        minute = at.replace(second=0, microsecond=0)
+        if minute != self._minute:
+            self._minute = minute
+            self._costs.clear()
+        key = (target, used, longest_prompt)
+        if key not in self._costs:
+            self._costs[key] = self._priced(target, used, longest_prompt, minute)
+        return self._costs[key]
+
+    def _priced(self, target: Target, used: ModelUsage, longest: int, at: datetime) -> Decimal | None:
+        terms = terms_of(
+            target.provider,
+            self._settings.providers,
+            model=target.model,
+            config_version="",
+            catalogue=self._book,
+        )
+        if terms.is_subscription:
+            return Decimal(0)
+        for tokens in (used, _uncached(used)):  # no price for the cache: it is an ordinary prompt there
+            usage = Usage(
+                source=UsageSource.ESTIMATED,
+                by_model={target.model: tokens},
+                longest_prompt={target.model: longest},
+            )
+            usd = price(usage, self._settings.models, at=at, terms=terms).usd
+            if usd is not None:
+                return usd
+        return None
+
+    def _records(self, model_id: str) -> Sequence[PriceRecord]:
+        row = self._catalogue.get(model_id)
+        if row is None:
+            return ()
+        record = PriceRecord(
+            model_id=model_id,
+            valid_from=_ALWAYS,
+            valid_to=_ALWAYS,
+            ended_at=None,
+            sync_id=self._sync_id,
+            pricing=row.pricing,
+            alias_target=row.alias_target,
+        )
+        return (record,)
+
+    def _about(self, target: Target) -> _About:
+        is_of_catalogue = target.provider in self._of_catalogue
+        return _About(
+            configured=self._configured.get((target.provider, target.model)),
+            row=self._catalogue.get(target.model) if is_of_catalogue else None,
+            is_of_catalogue=is_of_catalogue,
+        )
+
+    def _unknown(self, target: Target, about: _About, today: date) -> str | None:
+        if target.model.endswith(":batch"):
+            return "batch: answers hours later"
+        if not about.is_of_catalogue:
+            return None
+        if about.row is None and self._catalogue and about.configured is None:
+            return "the catalogue does not list it"
+        return exclusion(about.row or CatalogueModel(model_id=target.model), today)
+
+
+def _other(target: Target, options: Options) -> str | None:
+    if options.provider is not None and target.provider != options.provider:
+        return "another provider"
+    if options.family is not None and family_of(target.model) != options.family:
+        return "another family"
+    return None
+
+
+def _incapable(about: _About, required: Sequence[str]) -> str | None:
+    missing = [each for each in required if each not in about.capabilities]
+    return f"not known to have {', '.join(missing)}" if missing else None
+
+
+def _too_small(about: _About, least: int | None, needed: float) -> str | None:
+    context = about.context
+    if context is None:
+        return None if least is None else "its context is not known"
+    return "its context is too small" if context < max(least or 0, needed) else None
+
+
+def _capability(word: str) -> str:
+    """The name that the catalogue has for it, where it has one."""
+    try:
+        return capability_called(word)
+    except CoordinatorError:
+        return word
+
+
+def _uncached(used: ModelUsage) -> ModelUsage:
+    return replace(used, input=used.prompt, cache_read=0, cache_write_5m=0, cache_write_1h=0)
