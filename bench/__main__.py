@@ -14,6 +14,7 @@ from bench import (
     openrouter_cli,
     parser,
     pipeline,
+    replay,
     restart,
     routing,
     routing_health,
@@ -67,6 +68,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("… rule-engine on the same 100 rules, without a trace, per second", "routing_engine_100", "{:,.0f}", "", bool),
     ("Health event to a plan that heeds it, written down, 100 rules, median, ms", "health_ms_median", "{:.1f}", "< 10", lambda x: x < 10),
     ("… slowest of fifty, ms", "health_ms_max", "{:.1f}", "", bool),
+    ("Replay of 10,000 recorded tasks with 100 rules: `coordinator route replay`, the whole command, seconds", "replay_command_seconds", "{:.2f}", "< 5", lambda x: x < 5),
+    ("… of that deciding, per second", "replay_decisions_per_second", "{:,.0f}", "", bool),
+    ("… ratio of the command to reading and parsing the same rows", "replay_ratio", "{:.1f}", "", bool),
 ]  # fmt: skip
 
 HEAD = """\
@@ -94,6 +98,7 @@ def measure() -> Figures:
     figures |= costs.measure()
     figures |= catalogue.measure()
     figures |= routing.measure()
+    figures |= replay.measure()
     return figures
 
 

@@ -24,6 +24,8 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
         *_repeated_models(document),
         *_repeated_budgets(document),
         *_repeated_repositories(document),
+        *_repeated_experiments(document),
+        *_wrong_preferences(document),
         *_token_for_workers(document),
         *_own_labels(document),
     ]
@@ -31,8 +33,12 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
 
 def chain_checks(tables: dict[str, Any], document: dict[str, Any]) -> Iterator[Problem]:
     """For tables that are valid: a target that stands in a chain twice is asked again after it failed."""
+    from adw_modules.routing import preferences
     from adw_modules.routing.chains import loops
 
+    for place, target in preferences.loops(tables):
+        sentence = f"{target} stands in a chain of targets twice; keep one of them."
+        yield Problem(place, f"{label_of(place, document)}: {sentence}")
     for index, target in loops(tables):
         path: KeyPath = ("routing", "fallbacks") if index is None else ("routing", "rules", index)
         sentence = f"{target} stands in its chain of targets twice; keep one of them."
@@ -43,7 +49,9 @@ def named_providers(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     """Each place that picks a provider, and the name it gives. A `[[models]]` entry only describes one."""
     yield ("llm", "provider"), value_at(document, ("llm", "provider")) or LlmSettings().provider
     yield _value(document, "routing", "default_provider")
-    yield from _in_each(document, "provider", "routing", "rules")
+    for path, table in (*_rules(document), *_arms(document)):
+        yield (*path, "provider"), table.get("provider")
+    yield from _in_each(document, "default_provider", "preferences")
     yield from _targets(document)
     for name in _named_tables(document, "workflows"):
         yield from _in_each(document, "provider", "workflows", name, "stages")
@@ -62,7 +70,7 @@ def _named_tables(document: dict[str, Any], section: str) -> dict[str, Any]:
     return tables if isinstance(tables, dict) else {}
 
 
-def _entries(document: dict[str, Any], *path: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+def _entries(document: dict[str, Any], *path: str | int) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     """The tables of an array of tables, with their paths; none when the shape is wrong."""
     found = value_at(document, path)
     for index, entry in enumerate(found if isinstance(found, list) else []):
@@ -74,6 +82,18 @@ def _in_each(document: dict[str, Any], key: str, *path: str) -> Iterator[tuple[K
     """One key of every entry of an array of tables."""
     for entry_path, entry in _entries(document, *path):
         yield (*entry_path, key), entry.get(key)
+
+
+def _rules(document: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Every rule, also those of authors and repositories."""
+    yield from _entries(document, "routing", "rules")
+    for path, _ in _entries(document, "preferences"):
+        yield from _entries(document, *path, "rules")
+
+
+def _arms(document: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    for path, _ in _entries(document, "experiments"):
+        yield from _entries(document, *path, "arms")
 
 
 def _budgeted_providers(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
@@ -89,7 +109,7 @@ def _targets(document: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     places: list[tuple[KeyPath, Any]] = [
         (("routing", "fallbacks"), value_at(document, ("routing", "fallbacks")))
     ]
-    for path, rule in _entries(document, "routing", "rules"):
+    for path, rule in (*_rules(document), *_arms(document)):
         places += [((*path, key), rule.get(key)) for key in ("targets", "fallbacks")]
         places.append(((*path, "target"), [rule.get("target")]))
     for path, written in places:
@@ -128,7 +148,7 @@ def _unknown_providers(document: dict[str, Any]) -> Iterator[Problem]:
 def _unknown_statuses(document: dict[str, Any]) -> Iterator[Problem]:
     """Conditions that ask how a provider is that does not exist: they would never hold."""
     known = dict.fromkeys([*_named_tables(document, "providers"), BUILT_IN_PROVIDER])
-    for path, rule in _entries(document, "routing", "rules"):
+    for path, rule in (*_rules(document), *_entries(document, "experiments")):
         for key, name in _asked_providers(rule):
             if name not in known:
                 hint = suggestion(name, known, what="configured are")
@@ -165,6 +185,36 @@ def _repeated_models(document: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(path, f"[[models]] {shown(name)} is there twice ({both}).")
 
 
+def _repeated_experiments(document: dict[str, Any]) -> Iterator[Problem]:
+    seen = set()
+    for path, name in _in_each(document, "name", "experiments"):
+        if isinstance(name, str) and name.casefold() in seen:
+            yield Problem(path, f"[[experiments]] {shown(name)} is there twice.")
+        seen.add(name.casefold() if isinstance(name, str) else None)
+
+
+def _wrong_preferences(document: dict[str, Any]) -> Iterator[Problem]:
+    """Those of somebody who has some already, or of a repository that is not watched."""
+    seen = set()
+    watched = {name.casefold(): name for _, name in _repositories(document)}
+    for path, table in _entries(document, "preferences"):
+        for whose in ("author", "repository"):
+            name = table.get(whose)
+            if not isinstance(name, str):
+                continue
+            if (whose, name.casefold()) in seen:
+                yield Problem(
+                    (*path, whose), f"[[preferences]] of the {whose} {shown(name)} are there twice."
+                )
+            elif whose == "repository" and watched and name.casefold() not in watched:
+                hint = suggestion(name, watched.values(), what="configured are")
+                label = label_of((*path, whose), document)
+                yield Problem(
+                    (*path, whose), ended(f"{label} names {shown(name)}, which is not watched{hint}")
+                )
+            seen.add((whose, name.casefold()))
+
+
 def _repeated_budgets(document: dict[str, Any]) -> Iterator[Problem]:
     """A budget is named on the command line, and warned of by its name."""
     seen: dict[str, int] = {}
@@ -174,7 +224,8 @@ def _repeated_budgets(document: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(path, f"[[budgets]] {shown(name)} is there twice ({both}).")
 
 
-def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:
+def _repositories(document: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Each repository as `owner/name`, with the place of its name."""
     github = value_at(document, ("github",))
     places: list[tuple[KeyPath, Any, Any]] = [
         (("github", "repo_name"), value_at(github, ("repo_owner",)), value_at(github, ("repo_name",))),
@@ -183,11 +234,14 @@ def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:
             for path, entry in _entries(document, "repositories")
         ),
     ]
-    seen = set()
     for path, owner, name in places:
-        if not (isinstance(owner, str) and isinstance(name, str) and owner and name):
-            continue
-        full_name = f"{owner}/{name}"
+        if isinstance(owner, str) and isinstance(name, str) and owner and name:
+            yield path, f"{owner}/{name}"
+
+
+def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:
+    seen = set()
+    for path, full_name in _repositories(document):
         if full_name.casefold() in seen:
             yield Problem(path, f"the repository {full_name} is configured twice; keep one of the two.")
         seen.add(full_name.casefold())

@@ -32,6 +32,16 @@ RESTART_KEYS = frozenset(
     }
 )
 
+_APART = frozenset(  # keys that have tables of their own
+    {
+        ("routing", "rules"),
+        ("preferences", "rules"),
+        ("experiments", "arms"),
+        ("experiments", "stop"),
+        ("openrouter", "preferences"),
+    }
+)
+
 _Entry = TypeVar("_Entry", bound=Section)
 _Place = tuple[str, str]  # ("providers.claude-cli", "env.LANG"): a table, and a key in it
 
@@ -86,8 +96,8 @@ def _values(settings: Settings) -> dict[_Place, Any]:
     values: dict[_Place, Any] = {}
     for table, section in _tables(settings):
         for key, value in section:
-            if (table, key) in {("routing", "rules"), ("openrouter", "preferences")}:
-                continue  # each has a table of its own
+            if (table, key) in _APART or (table.partition("[")[0], key) in _APART:
+                continue
             if key == "env":
                 values |= {(table, f"env.{name}"): content for name, content in value.items()}
             else:
@@ -105,12 +115,23 @@ def _tables(settings: Settings) -> Iterator[tuple[str, Section]]:
     yield "routing", settings.routing
     for name, rule in _by_name((rule.name, rule) for rule in settings.routing.rules).items():
         yield f"routing.rules[{name}]", rule
+    for name, preference in _by_name(
+        (f"{p.author or p.repository}", p) for p in settings.preferences
+    ).items():
+        yield f"preferences[{name}]", preference
+        for rule_name, rule in _by_name((rule.name, rule) for rule in preference.rules).items():
+            yield f"preferences[{name}].rules[{rule_name}]", rule
+    for experiment in settings.experiments:
+        yield f"experiments[{experiment.name}]", experiment
+        yield f"experiments[{experiment.name}].stop", experiment.stop
+        for arm in experiment.arms:
+            yield f"experiments[{experiment.name}].arms[{arm.name}]", arm
     for name, model in _by_name((model.name, model) for model in settings.models).items():
         yield f"models[{name}]", model
     yield "openrouter", settings.openrouter
     preferences = ((", ".join(entry.models), entry) for entry in settings.openrouter.preferences)
-    for name, preference in _by_name(preferences).items():
-        yield f"openrouter.preferences[{name}]", preference
+    for name, routed in _by_name(preferences).items():
+        yield f"openrouter.preferences[{name}]", routed
     for name, workflow in settings.workflows.items():
         yield dotted(("workflows", name)), workflow
 

@@ -9,9 +9,12 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from adw_modules.config.schema import (
+    ArmSettings,
     BudgetSettings,
+    ExperimentSettings,
     ModelSettings,
     OpenRouterPreferenceSettings,
+    PreferenceSettings,
     ProviderSettings,
     RepositorySettings,
     RuleSettings,
@@ -19,6 +22,7 @@ from adw_modules.config.schema import (
     Section,
     Settings,
     StageSettings,
+    StopSettings,
     WorkflowSettings,
 )
 from adw_modules.config.toml_lines import KeyPath, TomlLines
@@ -139,9 +143,25 @@ def _not_a_table(path: KeyPath, value: Any, document: Any) -> str:
     return f"{label_of(path, document)} must be a table ([{name}]), not {shown(value)}."
 
 
+_ARRAYS = frozenset(
+    {
+        "repositories",
+        "models",
+        "routing.rules",
+        "routing.rules.targets",
+        "preferences",
+        "preferences.rules",
+        "preferences.rules.targets",
+        "experiments",
+        "experiments.arms",
+        "openrouter.preferences",
+    }
+)
+
+
 def _not_a_list(path: KeyPath, value: Any, document: Any) -> str:
     name = dotted(path)
-    if name in {"repositories", "models", "routing.rules", "routing.rules.targets", "openrouter.preferences"}:
+    if name in _ARRAYS:
         return f"{name} must be written with two pairs of brackets: [[{name}]]."
     return f"{label_of(path, document)} must be a list in brackets, not {shown(value)}."
 
@@ -156,12 +176,27 @@ def _section_at(table: KeyPath) -> type[Section]:
             return ModelSettings
         case ("budgets", *_):
             return BudgetSettings
-        case ("routing", "rules", int(), "targets", *_):
+        case ("routing", "rules", int(), "targets", *_) | (
+            "preferences",
+            int(),
+            "rules",
+            int(),
+            "targets",
+            *_,
+        ):
             return RuleTargetSettings
-        case ("routing", "rules", *_):
+        case ("routing", "rules", *_) | ("preferences", int(), "rules", *_):
             return RuleSettings
         case ("openrouter", "preferences", *_):
             return OpenRouterPreferenceSettings
+        case ("preferences", *_):
+            return PreferenceSettings
+        case ("experiments", int(), "arms", *_):
+            return ArmSettings
+        case ("experiments", int(), "stop", *_):
+            return StopSettings
+        case ("experiments", *_):
+            return ExperimentSettings
         case ("workflows", _):
             return WorkflowSettings
         case ("workflows", *_):

@@ -39,6 +39,7 @@ from adw_modules.config.values import (
     RemoteUrl,
     RepositoryName,
     Shares,
+    ShortName,
     Target,
     Text,
     TimeZone,
@@ -283,6 +284,71 @@ class RoutingSettings(Section):
     rules: tuple[RuleSettings, ...] = ()
 
 
+class PreferenceSettings(Section):
+    """One `[[preferences]]`: where the tasks of an author or a repository go, before `[routing]` is asked."""
+
+    author: Name | None = None
+    repository: FullName | None = None
+    default_provider: Name | None = None
+    default_model: Name | None = None
+    rules: tuple[RuleSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_one(self) -> Self:
+        if (self.author is None) is (self.repository is None):
+            raise in_table("needs an author or a repository, and not both")
+        return self
+
+
+class ArmSettings(Section):
+    """One of the `[[experiments.arms]]`."""
+
+    name: ShortName
+    provider: Name
+    model: Name
+    weight: Annotated[int, whole(least=1, most=1000)] = 1
+    fallbacks: tuple[Target, ...] = ()
+
+
+class StopSettings(Section):
+    """`[experiments.stop]`: when an experiment has an answer."""
+
+    min_samples: Annotated[int, whole(least=2, most=1_000_000)] = 30
+    max_samples: AtLeast1 | None = None
+    confidence: Annotated[float, number(least=0.5, most=0.9999)] = 0.95
+    margin: Annotated[float, number(above=0, most=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_samples is not None and self.max_samples < self.min_samples:
+            raise in_table(
+                f"max_samples ({self.max_samples}) must not be smaller than min_samples ({self.min_samples})"
+            )
+        return self
+
+
+class ExperimentSettings(Section):
+    """One of the `[[experiments]]`: targets compared on tasks that are dealt out by chance."""
+
+    name: ShortName
+    conditions: Conditions | None = None
+    condition: Condition | None = None
+    share: Annotated[float, number(above=0, most=1)] = 1
+    arms: tuple[ArmSettings, ...]
+    stop: StopSettings = StopSettings()
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        names = [arm.name.casefold() for arm in self.arms]
+        if len(names) < 2:
+            raise in_table("needs two arms at least: there is nothing to compare")
+        if len(set(names)) < len(names):
+            raise in_table("has two arms of the same name")
+        if self.conditions is not None and self.condition is not None:
+            raise in_table('has both "condition" and "conditions"; keep one of them')
+        return self
+
+
 class ModelSettings(Section):
     """One `[[models]]`: who serves a model, what a million tokens cost in US dollars, what it can do."""
 
@@ -454,6 +520,8 @@ class Settings(Section):
     llm: LlmSettings = LlmSettings()
     worktree: WorktreeSettings = WorktreeSettings()
     routing: RoutingSettings = RoutingSettings()
+    preferences: tuple[PreferenceSettings, ...] = ()
+    experiments: tuple[ExperimentSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
     budgets: tuple[BudgetSettings, ...] = ()
     budget_estimates: BudgetEstimateSettings = BudgetEstimateSettings()

@@ -170,7 +170,15 @@ def _memory_size(value: Any) -> str:
     return text
 
 
+def _short_name(value: Any) -> str:
+    text = _filled_text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise must_be("a name of letters, digits, dots, dashes and underscores, at most 64 of them")
+    return text
+
+
 Name = Annotated[str, BeforeValidator(_filled_text)]
+ShortName = Annotated[str, BeforeValidator(_short_name)]
 Folder = Annotated[str, BeforeValidator(_folder)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Above0 = Annotated[float, number(above=0)]

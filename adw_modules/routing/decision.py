@@ -70,6 +70,8 @@ class RoutingDecision:
         }
         if isinstance(self.trace, Trace) and self.trace.selected:
             record["selected"] = list(self.trace.selected)
+        if isinstance(self.trace, Trace) and (drawn := self.trace.drawn(Target(self.provider, self.model))):
+            record["experiments"] = drawn
         return StoredDecision(
             provider=self.provider, model=self.model, rule=self.rule, reason=self.reason, trace=record
         )

@@ -108,7 +108,15 @@ class Either:
     parts: tuple[Meaning, ...]
 
 
-Meaning = Atom | Own | Flag | Pair | Constant | Not | Every | Either
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The task is in that arm of an experiment. Whoever makes such a clause brings its test."""
+
+    experiment: str
+    arm: str
+
+
+Meaning = Atom | Own | Flag | Pair | Constant | Not | Every | Either | Drawn
 
 
 def paths_of(meaning: Meaning) -> tuple[Path, ...]:

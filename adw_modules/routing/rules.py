@@ -34,6 +34,7 @@ class Rule:
     fallbacks: tuple[TargetSpec, ...] = ()
     is_spread: bool = False
     requires: tuple[str, ...] = ()
+    experiment: tuple[str, str] | None = None  # whose arm it is: the names of both
 
     @property
     def selects(self) -> str | None:
@@ -60,16 +61,13 @@ def compile_rules(written: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
 
 
 def _rule(name: str, table: Mapping[str, Any]) -> Rule:
-    conditions, condition = table.get("conditions"), table.get("condition")
-    if conditions is not None and condition is not None:
-        raise ConditionError("both condition and conditions are given; keep one of them")
     targets = _own_targets(table)
     first = targets[0]
     return Rule(
         name=name,
         priority=_priority(table.get("priority")),
-        condition=_structured(conditions) if condition is None else _string(condition),
-        written=conditions or condition,
+        condition=condition_of(table),
+        written=table.get("conditions") or table.get("condition"),
         provider=first.provider if isinstance(first, FixedTarget) else None,
         model=first.model if isinstance(first, FixedTarget) else None,
         reason=table.get("reason"),
@@ -78,6 +76,14 @@ def _rule(name: str, table: Mapping[str, Any]) -> Rule:
         is_spread=bool(table.get("targets")),
         requires=tuple(table.get("requires") or ()),
     )
+
+
+def condition_of(table: Mapping[str, Any]) -> Condition:
+    """The condition of a table in either spelling; without one it always holds. Raises ConditionError."""
+    conditions, condition = table.get("conditions"), table.get("condition")
+    if conditions is not None and condition is not None:
+        raise ConditionError("both condition and conditions are given; keep one of them")
+    return _structured(conditions) if condition is None else _string(condition)
 
 
 def _own_targets(table: Mapping[str, Any]) -> tuple[TargetSpec, ...]:

@@ -24,7 +24,8 @@ from adw_modules.routing.decision import DISABLED, NoRoute, RoutingDecision, no_
 from adw_modules.routing.eligibility import Checker, Refusal
 from adw_modules.routing.index import RuleIndex
 from adw_modules.routing.overrides import ATTRIBUTE
-from adw_modules.routing.rules import Rule, compile_rules
+from adw_modules.routing.preferences import all_rules
+from adw_modules.routing.rules import Rule
 from adw_modules.routing.targets import (
     FixedTarget,
     Resolver,
@@ -68,7 +69,7 @@ class ModelRouter:
             tables = {"routing": {"enabled": True, **tables}, "models": models}
         routing = tables.get("routing") or {}
         self.enabled: bool = routing.get("enabled", False) if enabled is None else enabled
-        self.rules = compile_rules(routing.get("rules") or ())
+        self.rules = all_rules(tables)
         self.chains = Chains(tables)
         self._resolvers = resolvers or {}
         self._ranked = [self._made_ready(rule) for rule in self.rules]

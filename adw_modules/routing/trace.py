@@ -121,6 +121,17 @@ class Trace(Sequence[RuleTrace]):
         unasked = [TargetTrace(target=str(target), eligible=None, why=None) for target in dict.fromkeys(rest)]
         return (*asked, *unasked)
 
+    def drawn(self, chosen: Target) -> list[dict[str, Any]]:
+        """The arms that the task was drawn for. `assigned`: `chosen` is its own target."""
+        found = []
+        for position, rule in enumerate(self._rules[: self._tried]):
+            if rule.experiment is None or not self[position].matched:
+                continue
+            experiment, arm = rule.experiment
+            is_own = (rule.provider, rule.model) == (chosen.provider, chosen.model)
+            found.append({"experiment": experiment, "arm": arm, "assigned": is_own})
+        return found
+
     def __len__(self) -> int:
         return self._tried
 

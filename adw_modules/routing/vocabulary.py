@@ -88,6 +88,7 @@ TASK_FIELDS: Mapping[str, Attribute] = {
     "id": _GIVEN_TEXT,
     "name": _GIVEN_TEXT,
     "repo": _GIVEN_TEXT,
+    "repo_id": _GIVEN_COUNT,
     "number": _GIVEN_COUNT,
     "title": _GIVEN_TEXT,
     "author": _GIVEN_TEXT,

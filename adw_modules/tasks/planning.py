@@ -276,6 +276,7 @@ def _task_fields(task: Task) -> dict[str, Any]:
         "id": task.name,
         "name": task.name,
         "repo": task.repo,
+        "repo_id": task.repo_id,
         "number": task.issue_number,
         "title": task.snapshot_title,
         "author": task.author,

@@ -30,6 +30,9 @@ _TIMES = ("%H:%M", "%H:%M:%S")
 
 
 def register(app: typer.Typer) -> None:
+    from coordinator.cli.replay import replay
+
+    route.command()(replay)
     app.add_typer(route, name="route")
 
 

@@ -25,6 +25,9 @@ from adw_modules.money.budget import Allowance, Amounts, Book, Budgets, PastRun,
 from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.routing.circuits import Circuit
 from adw_modules.routing.memory import Experience
+from adw_modules.routing.replay import History, Recorded
+from adw_modules.routing.trace import Target
+from adw_modules.routing.trials import TrialRun
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
@@ -41,7 +44,7 @@ from adw_modules.tasks.model import (
     Usage,
 )
 from coordinator.faultpoints import Point, reached
-from coordinator.store import audit, catalogue, control, costs, outbox, runs, schema, tasks
+from coordinator.store import audit, catalogue, control, costs, history, outbox, runs, schema, tasks
 from coordinator.store import budgets as budget
 from coordinator.store import health as health_rows
 from coordinator.store.database import Database, open_database
@@ -608,6 +611,21 @@ class Store:
         """Why a run went to its provider and model."""
         with self._database.read() as conn:
             return runs.decision_of(conn, run_id)
+
+    def decided(self, *, since: datetime | None = None, limit: int | None = None) -> list[Recorded]:
+        """The decisions that led to runs, newest first, with what came of them."""
+        with self._database.read() as conn:
+            return list(history.decided(conn, since, limit))
+
+    def history(self) -> dict[Target, History]:
+        """What the newest ended runs say of their targets."""
+        with self._database.read() as conn:
+            return history.history(conn)
+
+    def trial_runs(self, experiment: str) -> list[TrialRun]:
+        """All runs of the tasks that were in an arm of that experiment, oldest first."""
+        with self._database.read() as conn:
+            return list(history.trial_runs(conn, experiment))
 
     def usage_of(self, run_id: int) -> Usage:
         """Tokens of a run as last saved; of unknown source when nothing was."""

@@ -44,7 +44,10 @@ def tables(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tupl
             yield from tables(inner, heading if heading.startswith("[workflows") else f"{prefix}{name}.")
 
 
-TABLES = dict(tables())
+TABLES: dict[str, type[BaseModel]] = {}
+for _heading, _model in tables():
+    if _model not in TABLES.values():  # rules of preferences are like those of [routing]
+        TABLES[_heading] = _model
 
 
 def is_table(field: FieldInfo) -> bool:
