@@ -6,7 +6,7 @@ Each function works inside the caller's transaction; claims and settlements of r
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -73,6 +73,9 @@ _WAKE_BLOCKED = (
 _TOKENS = select(tasks.c.name, tasks.c.token)
 _WAITS = select(tasks.c.task_id, tasks.c.wake_at).where(
     tasks.c.state.in_(_WAITING), tasks.c.wake_at.is_not(None)
+)
+_AVOIDING = select(tasks.c.task_id, tasks.c.failed_on).where(
+    tasks.c.state.in_(OPEN_STATES), tasks.c.failed_on != ()
 )
 _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
@@ -186,6 +189,9 @@ def wake_blocked(conn: Connection, now: datetime) -> None:
 def shift_waits(conn: Connection, step: timedelta) -> None:
     for row in conn.execute(_WAITS).all():
         conn.execute(_CHANGE, {"at_task": row.task_id, "wake_at": row.wake_at + step})
+    for row in conn.execute(_AVOIDING).all():
+        moved = tuple(replace(each, until=each.until + step) for each in row.failed_on)
+        conn.execute(_CHANGE, {"at_task": row.task_id, "failed_on": moved})
 
 
 def tokens(conn: Connection) -> dict[str, int]:

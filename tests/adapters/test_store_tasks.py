@@ -20,7 +20,7 @@ from store_samples import (
 )
 
 from adw_modules.errors import IllegalTransition
-from adw_modules.tasks.model import FailureClass, Outcome, Priority, RunOutcome, TaskState
+from adw_modules.tasks.model import FailedTarget, FailureClass, Outcome, Priority, RunOutcome, TaskState
 from coordinator.store import TaskChange
 
 FAILED = RunOutcome(
@@ -329,3 +329,16 @@ def test_counts_and_lists_for_people_cover_every_state(store):
     assert (counts[TaskState.FAILED], counts[TaskState.QUEUED], counts[TaskState.RUNNING]) == (2, 1, 0)
     assert [task.issue_number for task in store.tasks()] == [3, 2, 1]
     assert [task.issue_number for task in store.tasks([TaskState.FAILED], limit=1)] == [2]
+
+
+def test_no_wait_lasts_longer_because_the_clock_was_set_back(store):
+    """Neither for the next attempt, nor until the target that failed may be asked again."""
+    task = queue(store)
+    _, run = start(store, task.task_id)
+    failed = FailedTarget(provider="claude-cli", model="m", why="overloaded", until=LATER)
+    waits = a_settlement(TaskState.RETRY_WAIT, wake_at=LATER, failed_on=(failed,))
+    assert end(store, run, waits, outcome=FAILED)
+    hour = timedelta(hours=1)
+    store.clock_was_set_back(-hour)
+    waiting = store.get_task(task.task_id)
+    assert (waiting.wake_at, waiting.failed_on[0].until) == (LATER - hour, LATER - hour)
