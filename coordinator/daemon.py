@@ -178,6 +178,7 @@ class Daemon:
         self.polls.follow_settings()
         if not self._once:
             self.catalogue.follow_settings()
+        self._unpark()  # the last daemon may have had another configuration, environment or machine
         self.wake(Wake.START)
         try:
             await self._loop()

@@ -115,7 +115,7 @@ class RepositoryPoller:
         if isinstance(listing, Unchanged):
             return False
         reached(Point.LISTED)
-        store, now = self.services.store, self.services.now()
+        store = self.services.store
         known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
         unknown: list[IssueSnapshot] = []
         for issue in listing.issues:
@@ -124,14 +124,25 @@ class RepositoryPoller:
                 case Sighting.CHECK_TRIGGER:
                     unknown.append(issue)
                 case Sighting.REFRESH:
-                    overrides = await self._overrides(issue, task)
-                    priority = intake.priority_of(issue.labels)
-                    store.refresh_issue(listing.repo_id, issue, priority, now, overrides=overrides)
+                    await self._follow(replace(issue, repo_id=listing.repo_id), task)
                 case Sighting.NOTHING:
                     pass
         await self._admit_all(unknown, known, seen_at)
         await self._confirm_absent(listing)
         return True
+
+    async def _follow(self, issue: IssueSnapshot, task: Task | None) -> None:
+        """Bring what rules see of a task up to date; where that differs, look at once at what is parked."""
+        services, priority = self.services, intake.priority_of(issue.labels)
+        overrides, ours = await self._overrides(issue, task), services.settings.github.status_label_prefix
+        wakes = task is not None and (
+            overrides != task.overrides
+            or priority != task.priority
+            or replace(task, labels=issue.labels).labels_of_others(ours) != task.labels_of_others(ours)
+        )
+        services.store.refresh_issue(
+            issue.repo_id, issue, priority, services.now(), overrides=overrides, wakes=wakes
+        )
 
     async def _admit_all(self, issues: list[IssueSnapshot], known: dict[int, Task], seen_at: float) -> None:
         """Judge each issue on its own; the first GitHub failure is raised after the others are done.
@@ -172,9 +183,7 @@ class RepositoryPoller:
         github, repo = self.services.github, self.repository.full_name
         event = await github.trigger(repo, issue.number, self.repository.label)
         if event is not None and task is not None and event.trigger.event_id == task.trigger_event_id:
-            now = self.services.now()
-            overrides, priority = await self._overrides(issue, task), intake.priority_of(issue.labels)
-            self.services.store.refresh_issue(issue.repo_id, issue, priority, now, overrides=overrides)
+            await self._follow(issue, task)
             if not intake.is_refused(task):
                 return None
         if event is not None and event.trigger.labelled_at > issue.updated_at:

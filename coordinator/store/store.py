@@ -135,10 +135,14 @@ class Store:
         now: datetime,
         *,
         overrides: tuple[Override, ...] = (),
+        wakes: bool = False,
     ) -> None:
-        """Follow a known issue's title, labels and priority without looking at its trigger."""
+        """Follow a known issue's title, labels and priority without looking at its trigger.
+
+        `wakes`: a blocked task that has a wake time is due now.
+        """
         with self._database.write() as conn:
-            tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now, overrides)
+            tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now, overrides, wakes=wakes)
 
     def record_refusal(self, refused: Refused, *, name: str, now: datetime) -> Task:
         """Remember an issue that may not become a task: blocked, with a cause that begins "refused: "."""

@@ -121,11 +121,17 @@ def refresh(
     priority: Priority,
     now: datetime,
     overrides: tuple[Override, ...] = (),
+    *,
+    wakes: bool = False,
 ) -> None:
     """Bring what people and rules see of a known issue up to date; an unknown issue is left unknown."""
     known = _by_issue(conn, issue)
-    if known is not None:
-        _change(conn, known, _shown(issue, priority, known) | {"overrides": overrides}, now)
+    if known is None:
+        return
+    wanted = _shown(issue, priority, known) | {"overrides": overrides}
+    if wakes and known.state is TaskState.BLOCKED and known.wake_at is not None:
+        wanted["wake_at"] = min(known.wake_at, now)
+    _change(conn, known, wanted, now)
 
 
 def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task:

@@ -246,3 +246,33 @@ def test_a_label_from_a_permitted_person_beats_the_rules_and_one_from_others_cha
     world.until_state(sneaked, "succeeded")
     assert went(world, sneaked) == ["one/m1"]
     assert world.until_logged("override not taken")["by"] == STRANGER
+
+
+def test_a_label_that_asks_for_another_target_ends_the_wait_for_the_first_one(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    world.start()
+    world.until_state(world.issue(), "retry_wait")
+    number = world.issue()
+    assert "cooling down" in (world.until_state(number, "blocked").cause or "")
+
+    world.github_clock.advance(2)
+    world.server.add_label(REPO, number, "provider:two", actor=MAINTAINER)
+    world.server.add_label(REPO, number, "model:m2", actor=MAINTAINER)
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["two/m2"]
+
+
+def test_a_configuration_changed_while_no_daemon_ran_wakes_what_the_last_one_parked(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    world.start()
+    world.until_state(world.issue(), "retry_wait")
+    number = world.issue()
+    world.until_state(number, "blocked")
+    world.stop()
+
+    world.write_config(routing={"fallbacks": ["two/m2"]})
+    world.start()
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["two/m2"]
