@@ -12,7 +12,8 @@ import difflib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,15 @@ _PLACEHOLDER = re.compile(r"(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """Whether a provider can be used now. `reason` says why not; `program` is the absolute path to run."""
+    """Whether a provider can be used now. `reason` says why not; `program` is the absolute path to run.
+
+    `may_change`: only looking again shows when that changes; everything else is said by the configuration.
+    """
 
     available: bool
     reason: str | None = None
     program: str | None = None
+    may_change: bool = False
 
 
 def as_mapping(config: Any) -> Mapping[str, Any]:
@@ -148,6 +153,16 @@ class ProviderManager:
         self._project_root = project_root
         self._workspaces = _workspaces_root(tables, project_root)
         self._providers = _load(tables.get("providers") or {}, project_root)
+        self._seen: dict[str, Availability] | None = None
+
+    @contextmanager
+    def looked_at_once(self) -> Iterator[None]:
+        """Within it each provider is looked at once, so that all tasks of one step see the same answer."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,6 +181,13 @@ class ProviderManager:
 
     def availability(self, name: str) -> Availability:
         """Whether `name` can be used now: configured, enabled, key set, program found and executable."""
+        if self._seen is None:
+            return self._looked_at(name)
+        if name not in self._seen:
+            self._seen[name] = self._looked_at(name)
+        return self._seen[name]
+
+    def _looked_at(self, name: str) -> Availability:
         provider = self._providers.get(name)
         if provider is None:
             return Availability(available=False, reason=self._unknown(name))
@@ -173,7 +195,9 @@ class ProviderManager:
         if reason:
             return Availability(available=False, reason=reason)
         program, reason = self._find_program(provider.command_template[0])
-        return Availability(available=program is not None, reason=reason, program=program)
+        return Availability(
+            available=program is not None, reason=reason, program=program, may_change=program is None
+        )
 
     def _unknown(self, name: str) -> str:
         meant = difflib.get_close_matches(name, self._providers, n=1)

@@ -33,7 +33,9 @@ class Planner:
     def __init__(self, services: Services, breakers: Breakers) -> None:
         self._services = services
         self._breakers = breakers
-        self._router: tuple[str, ModelRouter] | None = None  # with the version of its configuration
+        self._made: tuple[str, ModelRouter, ProviderManager] | None = (
+            None  # with the version of its configuration
+        )
 
     def plan(self, *, live_runs: int, claiming: bool = True) -> list[Action]:
         """Plan over as much of the queue as fills the free slots: more of it only when busy providers hold
@@ -41,9 +43,13 @@ class Planner:
 
         With `claiming=False` nothing new is started, as while paused: the daemon is on its way out.
         """
+        router, providers = self._routed_by(self._services.loaded)
+        with providers.looked_at_once():  # it looks at files, which would be done for each task of a queue
+            return self._planned(router, live_runs=live_runs, claiming=claiming)
+
+    def _planned(self, router: ModelRouter, *, live_runs: int, claiming: bool) -> list[Action]:
         store, loaded, now = self._services.store, self._services.loaded, self._services.now()
         limits = limits_of(loaded.settings)
-        router = self._routed_by(loaded)
         gate = gate_of(store, loaded.settings, now)
         route, supply = _guarded(router.decide), supply_of(router, self._breakers, gate)
         ready_limit = max(0, limits.max_concurrent - live_runs)
@@ -59,8 +65,8 @@ class Planner:
                 return actions
             ready_limit *= 4
 
-    def _routed_by(self, loaded: LoadedSettings) -> ModelRouter:
-        if self._router is None or self._router[0] != loaded.version:
+    def _routed_by(self, loaded: LoadedSettings) -> tuple[ModelRouter, ProviderManager]:
+        if self._made is None or self._made[0] != loaded.version:
             services = self._services
             providers = ProviderManager(
                 loaded.settings, environ=services.environ, project_root=loaded.project_root
@@ -72,8 +78,8 @@ class Planner:
                 statuses=lambda: statuses_of(router, providers, self._breakers.circuits, services.now()),
                 resolvers=resolvers_of(loaded.settings, services.store, services.now),
             )
-            self._router = (loaded.version, router)
-        return self._router[1]
+            self._made = (loaded.version, router, providers)
+        return self._made[1:]
 
 
 def supply_of(router: ModelRouter, breakers: Breakers, gate: Gate | None = None) -> Supply:

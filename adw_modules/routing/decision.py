@@ -83,6 +83,7 @@ class NoRoute:
 
     `until`: when the first of them may be eligible, if that is known. `is_busy`: one is when a run has ended.
     `over_budget`: the sentences of budgets, each once, where nothing else is in the way; else empty.
+    `may_end`: one may be eligible at any time before `until`, and only looking again shows it.
     """
 
     reasons: tuple[str, ...]
@@ -90,6 +91,7 @@ class NoRoute:
     until: datetime | None = None
     is_busy: bool = False
     over_budget: tuple[str, ...] = ()
+    may_end: bool = False
 
     @property
     def known(self) -> Mapping[str, Any]:
@@ -119,4 +121,5 @@ def no_route(considered: Mapping[Target, Refusal | None], trace: Trace) -> NoRou
         until=earliest(list(refused.values())),
         is_busy=any(refusal.is_busy for refusal in refused.values()),
         over_budget=tuple(sentences) if all(r.is_over_budget for r in refused.values()) else (),
+        may_end=any(refusal.may_end for refusal in refused.values()),
     )

@@ -20,12 +20,14 @@ class Refusal:
 
     `is_busy`: the end of a live run changes it, so that the task keeps its place in the queue.
     `is_over_budget`: the target could do it, but nothing is left to spend; the sentence says so by itself.
+    `may_end`: it may end at any time without anybody telling us, as when a program is installed.
     """
 
     reason: str
     until: datetime | None = None
     is_busy: bool = False
     is_over_budget: bool = False
+    may_end: bool = False
 
     def __str__(self) -> str:
         return self.reason

@@ -254,8 +254,8 @@ class ModelRouter:
         )
 
     def _unavailable(self, target: Target) -> Refusal | None:
-        reason = self._providers.availability(target.provider).reason if self._providers else None
-        return Refusal(reason) if reason else None
+        found = self._providers.availability(target.provider) if self._providers else None
+        return Refusal(found.reason, may_end=found.may_change) if found and found.reason else None
 
     def _completed(self, attrs: Attrs) -> dict[str, Any]:
         """What the caller knows of the task, plus the time and the providers' state if it left them out.

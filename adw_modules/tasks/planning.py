@@ -167,7 +167,15 @@ def _place(
     if decision.is_busy:
         return None
     cause = "; ".join(decision.over_budget) or f"no provider can take it: {decision.reason}"
-    return Park(task=task, cause=cause, wake_at=decision.until or now + NO_ROUTE_RECHECK)
+    return Park(task=task, cause=cause, wake_at=_next_look(decision, now))
+
+
+def _next_look(no_route: NoRoute, now: datetime) -> datetime:
+    """When the first target is known to be free again, or soon where nobody would tell us."""
+    soon = now + NO_ROUTE_RECHECK
+    if no_route.until is None:
+        return soon
+    return min(no_route.until, soon) if no_route.may_end else no_route.until
 
 
 def eligibility(

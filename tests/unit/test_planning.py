@@ -3,10 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adw_modules.routing import NoRoute, Refusal, RoutingDecision, Target
+from adw_modules.config import parse_settings
+from adw_modules.providers import ProviderManager
+from adw_modules.routing import ModelRouter, NoRoute, Refusal, RoutingDecision, Target
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import TaskState
-from adw_modules.tasks.planning import Dispatch, Limits, Park, Requeue, attributes, plan
+from adw_modules.tasks.planning import Dispatch, Limits, Park, Requeue, Supply, attributes, plan
 from tests.builders import NOW, a_run, a_snapshot, a_task, later
 
 
@@ -140,3 +142,29 @@ def test_an_issue_that_has_used_its_tokens_is_parked_until_somebody_acts() -> No
     (action,) = plan(a_snapshot(ready=(task,)), limits=limits(), route=to("a"))
     assert isinstance(action, Park)
     assert (action.wake_at, "1,000 of its 1,000 tokens" in action.cause) == (None, True)
+
+
+def test_a_missing_program_is_looked_for_again_soon_though_another_target_waits_for_tomorrow(
+    tmp_path,
+) -> None:
+    assert parked_until(tmp_path, enabled="true") == later(60)
+    assert parked_until(tmp_path, enabled="false") == later(80_000), "that is told by the configuration"
+
+
+def parked_until(root, *, enabled: str):
+    """A task whose budget is spent at its target, and whose fallback has no program."""
+    settings = parse_settings(
+        f"""
+        llm = {{ provider = "one", model_default = "m" }}
+        routing = {{ fallbacks = ["two/m"] }}
+        [providers]
+        one = {{ command_template = ["/bin/sh"] }}
+        two = {{ command_template = ["/nowhere/updated"], enabled = {enabled} }}
+        """,
+        source="x",
+    )
+    router = ModelRouter(settings, providers=ProviderManager(settings, environ={}, project_root=root))
+    spent = Supply(checks=[lambda _task: lambda _target, _attrs: Refusal("spent", later(80_000))])
+    (action,) = plan(a_snapshot(ready=ready(1)), limits=limits(), route=router.decide, supply=spent)
+    assert isinstance(action, Park)
+    return action.wake_at

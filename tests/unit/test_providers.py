@@ -308,6 +308,16 @@ def test_a_program_inside_a_workspace_is_never_used(tmp_path, section, folder):
     for name in (f"{folder}/gh-1/agent", str(inside), "agent", "linked", "bin/linked"):
         config = {"providers": {"p": {"command_template": [name]}}, **section}
         found = ProviderManager(config, environ=paths, project_root=tmp_path).availability("p")
-        assert found == Availability(
-            available=False, reason=f"{name} is inside a workspace, where agents can write"
-        )
+        assert not found.available
+        assert found.reason == f"{name} is inside a workspace, where agents can write"
+
+
+def test_within_one_step_a_provider_is_looked_at_once_and_in_the_next_one_again(tmp_path):
+    providers = manager(tmp_path, [str(tmp_path / "agent")])
+    with providers.looked_at_once():
+        assert not providers.availability("p").available
+        (tmp_path / "agent").touch(mode=0o755)
+        assert not providers.availability("p").available
+    assert providers.availability("p").available
+    with providers.looked_at_once():
+        assert providers.availability("p").available
