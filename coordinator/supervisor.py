@@ -83,6 +83,7 @@ class Supervisor:
 
     def start(self, task: Task, run: Run, *, seen_at: float) -> None:
         """Begin a claimed run."""
+        self._breakers.asked(run.provider, requests=1)  # now: the next step must not start another instead
         self._begin(self._add(task, run, seen_at=seen_at))
 
     async def adopt_all(self, *, after_crash: bool = False) -> None:
@@ -251,7 +252,6 @@ class Supervisor:
         reached(Point.SHIM_ANSWERED)
         live.run = replace(run, started_at=services.now())
         live.metered = 0
-        self._breakers.asked(run.provider, requests=1)
         log.info(
             "worker started",
             provider=run.provider,

@@ -233,11 +233,12 @@ def moved(circuits: Circuits, step: timedelta) -> list[Circuit]:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A run that lives: where, and since when."""
+    """A run that lives: where, and since when. `is_planned`: it will, from the step that is planned now."""
 
     provider: str
     model: str
     since: datetime
+    is_planned: bool = False
 
     def tries(self, circuit: Circuit) -> bool:
         """Whether it is the one that finds out whether a half-open circuit answers again."""

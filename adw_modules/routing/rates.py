@@ -43,24 +43,27 @@ class Window:
         if requests or tokens:
             self.samples.append(Sample(at, requests, tokens))
 
-    def refusal(self, provider: str, rates: Rates, now: datetime) -> Refusal | None:
-        """Why no further run may start now, and until when: until enough of the minute has passed."""
+    def refusal(self, provider: str, rates: Rates, now: datetime, *, starting: int = 0) -> Refusal | None:
+        """Why no further run may start now, and until when: until enough of the minute has passed.
+
+        `starting`: runs that start now and are not noted yet; each is a request.
+        """
         while self.samples and self.samples[0].at <= now - WINDOW:
             self.samples.popleft()
         for limit, what in ((rates.requests, "requests"), (rates.tokens, "tokens")):
-            until = self._full_until(what, limit)
+            until = self._full_until(what, limit, Sample(now, starting, 0))
             if until is not None:
                 return Refusal(f"{provider} has had its {limit:,} {what} of this minute", until=until)
         return None
 
-    def _full_until(self, what: str, limit: int | None) -> datetime | None:
+    def _full_until(self, what: str, limit: int | None, newest: Sample) -> datetime | None:
         """When less than the limit is left in the window; None when that is so now."""
         if limit is None:
             return None
-        used = sum(getattr(sample, what) for sample in self.samples)
+        used = sum(getattr(sample, what) for sample in self.samples) + getattr(newest, what)
         if used < limit:
             return None
-        for sample in self.samples:
+        for sample in (*self.samples, newest):
             used -= getattr(sample, what)
             if used < limit:
                 return sample.at + WINDOW

@@ -101,7 +101,7 @@ def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | N
         action = _place(task, live, limits=limits, route=route, supply=supply, now=snapshot.now)
         if isinstance(action, Dispatch):
             slots.take(task)
-            live.append(Live(action.decision.provider, action.decision.model, snapshot.now))
+            live.append(Live(action.decision.provider, action.decision.model, snapshot.now, is_planned=True))
         if action is not None:
             actions.append(action)
     return actions
@@ -191,16 +191,22 @@ def eligibility(
     return all_of(
         not_failed_here(failed_on, supply.context_window, now),
         lambda target, _attrs: refusal(supply.circuits, target, live=live, now=now),
-        _within_rates(limits.rates, supply.windows, now),
+        _within_rates(
+            limits.rates, supply.windows, Counter(run.provider for run in live if run.is_planned), now
+        ),
         slot_free(load, limits),
         *(make(task) for make in supply.checks if task is not None),
     )
 
 
-def _within_rates(rates: Mapping[str, Rates], windows: Mapping[str, Window], now: datetime) -> Checker:
+def _within_rates(
+    rates: Mapping[str, Rates], windows: Mapping[str, Window], planned: Mapping[str, int], now: datetime
+) -> Checker:
     def check(target: Target, _attrs: Mapping[str, Any]) -> Refusal | None:
-        window, limit = windows.get(target.provider), rates.get(target.provider)
-        return window.refusal(target.provider, limit, now) if window and limit else None
+        name, limit = target.provider, rates.get(target.provider)
+        if limit is None:
+            return None
+        return (windows.get(name) or Window()).refusal(name, limit, now, starting=planned.get(name, 0))
 
     return check
 

@@ -276,3 +276,18 @@ def test_a_configuration_changed_while_no_daemon_ran_wakes_what_the_last_one_par
     world.start()
     world.until_state(number, "succeeded")
     assert went(world, number) == ["two/m2"]
+
+
+def test_no_more_runs_start_in_a_minute_than_a_provider_may_be_asked(world: World) -> None:
+    set_up(world, "one/m1")
+    world.write_config(**{"providers.one": {"requests_per_minute": 2}})
+    numbers = [world.issue() for _ in range(3)]
+    world.start()
+    *_, last = numbers
+    task = world.until_state(last, "blocked")
+    for number in numbers[:2]:
+        world.until_state(number, "succeeded")
+    assert "one has had its 2 requests of this minute" in (task.cause or "")
+    assert world.starts(last) == 0
+    world.advance(61)
+    world.until_state(last, "succeeded")

@@ -465,3 +465,25 @@ def test_only_labels_that_are_there_and_were_put_there_by_permitted_people_count
     assert wanted(overrides[2:], ["bug"], PREFIXES) is None
     assert asking(["Provider:b", "provider:", "mymodel:x"], PREFIXES) == ["Provider:b"]
     assert asking(["provider:b"], {"provider": "", "model": ""}) == []
+
+
+def test_what_one_step_starts_counts_as_requests_of_this_minute_before_it_has_started() -> None:
+    limits = Limits(
+        max_concurrent=5,
+        max_runs_per_issue=9,
+        max_tokens_per_issue=10**9,
+        per_provider={},
+        rates={"claude-cli": Rates(requests=2)},
+    )
+    route = ModelRouter({}).decide
+    tasks = tuple(a_task(task_id=n, name=f"gh-{n}") for n in range(1, 5))
+    actions = plan(a_snapshot(ready=tasks), limits=limits, route=route)
+    assert [type(action) for action in actions] == [Dispatch, Dispatch, Park, Park]
+    assert [action.wake_at for action in actions if isinstance(action, Park)] == [later(60)] * 2
+
+    window = Window()
+    window.note(later(-30), requests=1)
+    supply = Supply(windows={"claude-cli": window})
+    actions = plan(a_snapshot(ready=tasks[:3]), limits=limits, route=route, supply=supply)
+    assert [type(action) for action in actions] == [Dispatch, Park, Park]
+    assert [action.wake_at for action in actions if isinstance(action, Park)] == [later(30)] * 2
