@@ -139,7 +139,7 @@ class Store:
     ) -> None:
         """Follow a known issue's title, labels and priority without looking at its trigger.
 
-        `wakes`: a blocked task that has a wake time is due now.
+        `wakes`: a task that waits for a target until some time is due now.
         """
         with self._database.write() as conn:
             tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now, overrides, wakes=wakes)

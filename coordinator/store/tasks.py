@@ -13,7 +13,16 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from adw_modules.tasks.intake import NEVER_ADMITTED, REFUSED_PREFIX, is_refused
-from adw_modules.tasks.model import IssueSnapshot, Override, Priority, Refused, Task, TaskRequest, TaskState
+from adw_modules.tasks.model import (
+    IssueSnapshot,
+    Outcome,
+    Override,
+    Priority,
+    Refused,
+    Task,
+    TaskRequest,
+    TaskState,
+)
 from coordinator.store import audit, outbox
 from coordinator.store.records import OutboxKind, TaskChange, Upserted
 from coordinator.store.tables import tasks
@@ -129,9 +138,15 @@ def refresh(
     if known is None:
         return
     wanted = _shown(issue, priority, known) | {"overrides": overrides}
-    if wakes and known.state is TaskState.BLOCKED and known.wake_at is not None:
+    if wakes and known.wake_at is not None and _waits_for_a_target(known):
         wanted["wake_at"] = min(known.wake_at, now)
     _change(conn, known, wanted, now)
+
+
+def _waits_for_a_target(task: Task) -> bool:
+    """Not for its own back-off. After a rate limit the limited target itself stays refused until its time."""
+    is_limited = task.last_outcome is Outcome.RATE_LIMITED and bool(task.failed_on)
+    return task.state is TaskState.BLOCKED or (task.state is TaskState.RETRY_WAIT and is_limited)
 
 
 def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task:

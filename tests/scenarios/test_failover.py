@@ -291,3 +291,16 @@ def test_no_more_runs_start_in_a_minute_than_a_provider_may_be_asked(world: Worl
     assert world.starts(last) == 0
     world.advance(61)
     world.until_state(last, "succeeded")
+
+
+def test_a_label_that_asks_for_another_target_ends_the_wait_after_a_rate_limit(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "retry_wait")
+    world.github_clock.advance(2)
+    world.server.add_label(REPO, number, "provider:two", actor=MAINTAINER)
+    world.server.add_label(REPO, number, "model:m2", actor=MAINTAINER)
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["one/m1", "two/m2"]
