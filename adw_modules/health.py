@@ -1,4 +1,4 @@
-"""What a run shows about its provider: whether it answers, and if not, why and until when.
+"""What a run or a probe shows about its provider: whether it answers, and if not, why and until when.
 
 Owns the words and the one way from evidence to an event. Pure: nothing here remembers, counts or decides
 whether a provider is used; whoever does that is given these events.
@@ -40,14 +40,16 @@ class HealthEvent:
     until: datetime | None
     detail: str  # one line for people
     is_whole_run: bool = False  # of a run that is over, or of a probe; else of one answer in the middle
+    is_probe: bool = False  # somebody asked it on purpose, without a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """A run that is over: what it came to, and what its output told."""
+    """A run that is over: what it came to, and what its output told. `is_probe`: it had no task."""
 
     outcome: RunOutcome
     summary: StreamSummary
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,7 @@ def health_event(
         until=found.until if found.until and found.until > now else None,
         detail=found.detail,
         is_whole_run=found.is_whole_run,
+        is_probe=isinstance(evidence, RunEnd) and evidence.is_probe,
     )
 
 

@@ -14,8 +14,9 @@ from typing import assert_never
 
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
-from adw_modules.tasks.model import Run, Task, TaskState
+from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from adw_modules.tasks.retries import UNCOUNTED
 from coordinator.budgeting import budgets_of
 from coordinator.faultpoints import Point, reached
 from coordinator.launcher import is_alive
@@ -52,7 +53,9 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
     def run_dir_of(task: Task, token: int) -> str:
         return str(services.launcher.run_dir(task.name, token))
 
-    now = services.now()
+    now, failure = services.now(), None
+    if action.task.attempts:  # before the claim: what is claimed starts, whatever the store does then
+        failure = _last_failure(action.task, services)
     claimed = services.store.claim(
         action.task.task_id,
         decision=decision.stored(),
@@ -77,9 +80,23 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
             "retry",
             **about(task, run),
             attempt=f"{run.attempt}/{services.settings.coordinator.max_attempts}",
-            last_failure=action.task.cause,
+            last_failure=failure,
         )
-    start(replace(task, cause=action.task.cause), run)  # its prompt tells what went wrong before
+    start(replace(task, cause=failure), run)  # its prompt tells what went wrong before
+
+
+def _last_failure(task: Task, services: Services) -> str | None:
+    """What went wrong with the work, whatever the task has waited for since: a budget, a provider.
+
+    Of the last run that counts as an attempt, else of the last at all. Work that was done and could not be
+    published is another matter: only the task knows of that.
+    """
+    ended = [run for run in services.store.runs_of(task.task_id) if run.outcome is not None]
+    if not ended or ended[-1].outcome is Outcome.SUCCEEDED:
+        return task.cause
+    counted = [run for run in ended if run.outcome not in {*UNCOUNTED, Outcome.SUCCEEDED}]
+    last = (counted or ended)[-1]
+    return services.redactor.text(last.detail) if last.detail else task.cause
 
 
 def _hold(task: Task, services: Services) -> bool:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
+from adw_modules.config import ProviderSettings
 from adw_modules.errors import StoreError
 from adw_modules.health import HealthEvent, HealthKind, is_news
 from adw_modules.routing import circuits
@@ -20,6 +23,55 @@ from coordinator.logs import get_logger
 from coordinator.services import Services
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What a probe showed, when, and with which configuration and key (`fingerprint`)."""
+
+    event: HealthEvent
+    at: datetime
+    fingerprint: str
+
+    def written(self) -> str:
+        """For a request to the daemon."""
+        event = self.event
+        return json.dumps(
+            {
+                "provider": event.provider,
+                "model": event.model,
+                "kind": event.kind.value,
+                "status": event.status,
+                "until": event.until.isoformat() if event.until else None,
+                "detail": event.detail,
+                "at": self.at.isoformat(),
+                "fingerprint": self.fingerprint,
+            }
+        )
+
+    @classmethod
+    def read(cls, text: str) -> Probed:
+        """The other way round. Raises ValueError, KeyError or TypeError for anything else."""
+        told: dict[str, Any] = json.loads(text)
+        event = HealthEvent(
+            provider=told["provider"],
+            model=told["model"],
+            kind=HealthKind(told["kind"]),
+            status=told["status"],
+            until=datetime.fromisoformat(told["until"]) if told["until"] else None,
+            detail=told["detail"],
+            is_whole_run=True,
+            is_probe=True,
+        )
+        return cls(event=event, at=datetime.fromisoformat(told["at"]), fingerprint=told["fingerprint"])
+
+
+def fingerprint(provider: ProviderSettings, environ: Mapping[str, str]) -> str:
+    """What stands for a provider's configuration and key. Says nothing about either to a reader."""
+    variables = [*provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
+    values = {variable: environ.get(variable) for variable in sorted(variables)}
+    told = json.dumps([provider.model_dump(mode="json"), values], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 class Breakers:
@@ -47,6 +99,18 @@ class Breakers:
             fingerprint=self.fingerprints().get(event.provider),
         )
         self._take_over(changed)
+
+    def note_probe(self, probed: Probed) -> str:
+        """Take in what a probe showed, unless it is older than what is known; what came of it, in words."""
+        event = probed.event
+        name = event.provider
+        if self.fingerprints().get(name) != probed.fingerprint:
+            return f"{name} was probed with another configuration or key than the daemon has: nothing changes"
+        known = [self.circuits.get(key) for key in ((name, event.model), (name, ""))]
+        if any(circuit is not None and circuit.updated_at > probed.at for circuit in known):
+            return f"more is known of {name} since it was probed: nothing changes"
+        self.note(event)
+        return f"the probe counts for the health of {name}: {event.kind.value.replace('_', ' ')}"
 
     def asked(self, provider: str, *, requests: int = 0, tokens: int = 0) -> None:
         """So much was asked of a provider just now."""
@@ -90,14 +154,8 @@ class Breakers:
 
     def fingerprints(self) -> dict[str, str]:
         """What stands for each provider's configuration and key. Says nothing about either to a reader."""
-        return {name: self._fingerprint(name) for name in self._services.settings.providers}
-
-    def _fingerprint(self, name: str) -> str:
-        provider, environ = self._services.settings.providers[name], self._services.environ
-        variables = [*provider.pass_env, *([provider.api_key_env] if provider.api_key_env else [])]
-        values = {variable: environ.get(variable) for variable in sorted(variables)}
-        told = json.dumps([provider.model_dump(mode="json"), values], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        settings, environ = self._services.settings, self._services.environ
+        return {name: fingerprint(provider, environ) for name, provider in settings.providers.items()}
 
     # -- keeping ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import Task
-from coordinator.breakers import Breakers
+from coordinator.breakers import Breakers, Probed
 from coordinator.logs import get_logger
 from coordinator.services import Services
 from coordinator.store import PAUSED, OperatorRequest
@@ -70,6 +70,8 @@ class Operators:
                 return f"{request.argument}; what budgets refused is looked at again"
             case "pause-provider" | "resume-provider":
                 return self._steer_provider(request.verb, request.argument or "")
+            case "probed-provider":
+                return self._take_probe(request.argument or "")
             case "reload":
                 return self.reload() or "the configuration was read again"
         task = self.services.store.get_task(request.task_id) if request.task_id is not None else None
@@ -89,6 +91,13 @@ class Operators:
             return f"no new runs of {name} are started until `coordinator providers resume {name}`"
         self.breakers.resume(name)
         return f"{name} is asked again"
+
+    def _take_probe(self, written: str) -> str:
+        try:
+            probed = Probed.read(written)
+        except (ValueError, KeyError, TypeError):  # of another version
+            return "what the probe showed cannot be read"
+        return self.breakers.note_probe(probed)
 
     def _cancel(self, task: Task, reason: str) -> str:
         if task.state.is_terminal:

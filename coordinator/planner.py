@@ -5,7 +5,7 @@ Decides nothing itself and changes nothing; `apply.py` does what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 from adw_modules.config import Settings
 from adw_modules.providers import ProviderManager
 from adw_modules.routing import Checker, ModelRouter, NoRoute, RoutingDecision
+from adw_modules.routing.attributes import Attrs
 from adw_modules.routing.circuits import Circuits, Status, status
+from adw_modules.routing.picking import Picker
 from adw_modules.routing.rates import Rates
 from adw_modules.tasks import planning
 from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
 from coordinator.breakers import Breakers
 from coordinator.budgeting import Gate, gate_of
 from coordinator.logs import get_logger
-from coordinator.selecting import resolvers_of
+from coordinator.selecting import listing_of, picker_of
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
 
@@ -33,9 +35,8 @@ class Planner:
     def __init__(self, services: Services, breakers: Breakers) -> None:
         self._services = services
         self._breakers = breakers
-        self._made: tuple[str, ModelRouter, ProviderManager] | None = (
-            None  # with the version of its configuration
-        )
+        # With the version of their configuration.
+        self._made: tuple[str, ModelRouter, ProviderManager, Picker] | None = None
 
     def plan(self, *, live_runs: int, claiming: bool = True) -> list[Action]:
         """Plan over as much of the queue as fills the free slots: more of it only when busy providers hold
@@ -43,15 +44,18 @@ class Planner:
 
         With `claiming=False` nothing new is started, as while paused: the daemon is on its way out.
         """
-        router, providers = self._routed_by(self._services.loaded)
+        router, providers, picker = self._routed_by(self._services.loaded)
         with providers.looked_at_once():  # it looks at files, which would be done for each task of a queue
-            return self._planned(router, live_runs=live_runs, claiming=claiming)
+            return self._planned(router, picker, live_runs=live_runs, claiming=claiming)
 
-    def _planned(self, router: ModelRouter, *, live_runs: int, claiming: bool) -> list[Action]:
+    def _planned(
+        self, router: ModelRouter, picker: Picker, *, live_runs: int, claiming: bool
+    ) -> list[Action]:
         store, loaded, now = self._services.store, self._services.loaded, self._services.now()
         limits = limits_of(loaded.settings)
         gate = gate_of(store, loaded.settings, now)
         route, supply = _guarded(router.decide), supply_of(router, self._breakers, gate)
+        supply = replace(supply, estimated_tokens=estimate_for(router, picker, now))
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
             snapshot = store.snapshot(now=now, ready_limit=ready_limit, config_version=loaded.version)
@@ -65,21 +69,30 @@ class Planner:
                 return actions
             ready_limit *= 4
 
-    def _routed_by(self, loaded: LoadedSettings) -> tuple[ModelRouter, ProviderManager]:
+    def _routed_by(self, loaded: LoadedSettings) -> tuple[ModelRouter, ProviderManager, Picker]:
         if self._made is None or self._made[0] != loaded.version:
             services = self._services
             providers = ProviderManager(
                 loaded.settings, environ=services.environ, project_root=loaded.project_root
             )
+            picker = picker_of(loaded.settings, services.store, services.now)
             router = ModelRouter(
                 loaded.settings,
                 providers=providers,
                 now=services.now,
                 statuses=lambda: statuses_of(router, providers, self._breakers.circuits, services.now()),
-                resolvers=resolvers_of(loaded.settings, services.store, services.now),
+                resolvers=picker.resolvers,
+                listing=listing_of(loaded.settings, services.store),
             )
-            self._made = (loaded.version, router, providers)
+            self._made = (loaded.version, router, providers, picker)
         return self._made[1:]
+
+
+def estimate_for(router: ModelRouter, picker: Picker, now: datetime) -> Callable[[Attrs], int] | None:
+    """What estimates the tokens of a task; None where no rule asks, so that no history is read for it."""
+    if not router.asks("estimated_tokens"):
+        return None
+    return lambda attrs: picker.estimated_tokens(attrs, now)
 
 
 def supply_of(router: ModelRouter, breakers: Breakers, gate: Gate | None = None) -> Supply:
@@ -118,6 +131,16 @@ def _guarded(route: Route) -> Route:
     return decide
 
 
+def working_context(settings: Settings) -> int:
+    """Tokens of context that a task is configured to need beside its prompt; 0 where nobody has said so.
+
+    The default is for prices: taken for a need, it would refuse every smaller model unasked.
+    """
+    selection = settings.selection
+    is_said = "expected_context_tokens" in selection.model_fields_set
+    return selection.expected_context_tokens if is_said else 0
+
+
 def limits_of(settings: Settings) -> Limits:
     """What a configuration allows a plan."""
     return Limits(
@@ -131,6 +154,7 @@ def limits_of(settings: Settings) -> Limits:
         },
         own_label_prefix=settings.github.status_label_prefix,
         override_labels=settings.routing.override_labels,
+        working_context=working_context(settings),
         rates={
             name: Rates(requests=provider.requests_per_minute, tokens=provider.tokens_per_minute)
             for name, provider in settings.providers.items()

@@ -2,6 +2,7 @@
 
 Owns the questions, the runs that answer them and the file with the last answers. The commands, their
 environment and the reading of their output are those of real runs; only task, worktree and shim are missing.
+What its main run shows about the provider's health is handed on as an event, like that of any run.
 Must not touch the store: a probe works beside a daemon.
 """
 
@@ -16,8 +17,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from adw_modules.agents import DIALECTS, with_exit_code
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import CoordinatorError
+from adw_modules.health import HealthEvent, RunEnd, health_event
 from adw_modules.providers import ProviderManager
-from adw_modules.tasks.model import UsageSource
+from adw_modules.tasks.model import ExitRecord, GitState, UsageSource
+from adw_modules.tasks.outcome import classify
 from coordinator import shim
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import write_config
@@ -68,13 +71,22 @@ class Probe:
     model: str
     at: datetime
     answers: tuple[Answer, ...]
+    health: HealthEvent | None = None  # what its main run shows; None: nothing about the provider
 
     @property
     def is_fine(self) -> bool:
         return all(answer.ok is not False for answer in self.answers)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "at": self.at.isoformat(), "fine": self.is_fine}
+        return {
+            "provider": self.provider,
+            "agent": self.agent,
+            "model": self.model,
+            "at": self.at.isoformat(),
+            "answers": [asdict(answer) for answer in self.answers],
+            "health": self.health.kind.value if self.health else None,
+            "fine": self.is_fine,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +98,7 @@ class _Ended:
     summary: StreamSummary
     last_words: str
     wrote: str | None = None  # what the probe's file held
+    word: str = ""  # what it was to hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +148,37 @@ def probe(
             timeout=timeout,
             folder=Path(folder),
         )
-        if _ask_about_work(command, model, answer):
+        ended = _work(command, model)
+        if _ask_about_work(command, ended, model, answer):
             _ask_about_errors(command, answer)
             _ask_about_empty_input(command, model, answer)
             _ask_about_stopping(command, model, answer)
-    return Probe(provider=name, agent=settings.agent, model=model, at=now, answers=tuple(answers))
+    return Probe(
+        provider=name,
+        agent=settings.agent,
+        model=model,
+        at=now,
+        answers=tuple(answers),
+        health=_health(name, model, ended, now) if isinstance(ended, _Ended) else None,
+    )
+
+
+def _health(name: str, model: str, ended: _Ended, now: datetime) -> HealthEvent | None:
+    """The same way from evidence to an event as for runs. All times are told from the start of the probe."""
+    record = ExitRecord(
+        exit_code=ended.code if ended.code is not None and ended.code >= 0 else None,
+        exit_signal=-ended.code if ended.code is not None and ended.code < 0 else None,
+        reason="deadline" if ended.code is None else "exited",
+        detail="",
+        started_at=now,
+        ended_at=now + timedelta(seconds=ended.seconds),
+        cpu_seconds=0.0,
+        max_rss_kib=0,
+    )
+    git = GitState(has_changes=ended.wrote is not None, head="", base="")
+    outcome = classify(record, ended.summary, git, stop_outcome=None, stop_reason=None, now=now)
+    end = RunEnd(outcome=outcome, summary=ended.summary, is_probe=True)
+    return health_event(end, provider=name, model=model, now=now)
 
 
 # -- the questions ----------------------------------------------------------------------------------
@@ -147,13 +186,19 @@ def probe(
 Say = Callable[[str, bool | None, str], None]
 
 
-def _ask_about_work(command: _Command, model: str, say: Say) -> bool:
-    """The main run. False when the program does not even start, so that nothing more can be asked."""
+def _work(command: _Command, model: str) -> _Ended | OSError:
+    """The main run."""
     word = secrets.token_hex(8)
     try:
-        ended = _run(command, model, _PROMPT.format(file=FILE, word=word))
+        return replace(_run(command, model, _PROMPT.format(file=FILE, word=word)), word=word)
     except OSError as error:
-        say("starts", False, f"cannot be executed: {error.strerror or error}")
+        return error
+
+
+def _ask_about_work(command: _Command, ended: _Ended | OSError, model: str, say: Say) -> bool:
+    """What the main run shows. False when the program does not even start: nothing more can be asked."""
+    if isinstance(ended, OSError):
+        say("starts", False, f"cannot be executed: {ended.strerror or ended}")
         return False
     final = ended.summary.final
     has_begun = ended.summary.session_id or ended.summary.usage.by_model or ended.wrote is not None
@@ -164,7 +209,7 @@ def _ask_about_work(command: _Command, model: str, say: Say) -> bool:
     if ended.code is None:
         say("ends by itself", False, f"still ran after {ended.seconds:.0f} s and was killed")
     has_failed = ended.code != 0 or (final is not None and final.is_error)
-    if ended.wrote is not None and word in ended.wrote:
+    if ended.wrote is not None and ended.word in ended.wrote:
         say("edits a file", True, f"{FILE} is there" + (f", but it {_how(ended)}" if has_failed else ""))
     else:
         say("edits a file", False, f"{FILE} was not written: {ended.last_words or _how(ended)}")

@@ -40,6 +40,7 @@ from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import earlier_success, save_summary, stderr_tail
+from coordinator.selecting import listing_of
 from coordinator.services import Services
 from coordinator.store import Settlement
 from coordinator.workspaces import Workspace
@@ -227,7 +228,12 @@ def _looks_around(task: Task, outcome: RunOutcome) -> bool:
 
 def _context_windows(services: Services) -> ContextWindow:
     known = {Target(each.provider, each.name): each.context_window for each in services.settings.models}
-    return known.get
+    listing = listing_of(services.settings, services.store)
+
+    def window(target: Target) -> int | None:
+        return known.get(target) or (listing.context_of(target) if listing else None)
+
+    return window
 
 
 def _failed_on(

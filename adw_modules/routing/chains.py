@@ -6,7 +6,7 @@ Must not know about tasks, nor whether a target can be used now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from adw_modules.config import LlmSettings
 from adw_modules.errors import ConfigError
@@ -17,10 +17,26 @@ from adw_modules.routing.targets import FixedTarget, repeated, target_spec
 from adw_modules.routing.trace import Target
 
 
-class Chains:
-    """What the rules and defaults of one configuration lead to. Raises ConfigError for bad fallbacks."""
+class Listing(Protocol):
+    """What a catalogue says about models, beside the configuration."""
 
-    def __init__(self, tables: Mapping[str, Any]) -> None:
+    def context_of(self, target: Target) -> int | None:
+        """Tokens; None where it does not say."""
+        ...
+
+    def lists(self, target: Target, capability: str) -> bool:
+        """Whether it says that the model has it."""
+        ...
+
+
+class Chains:
+    """What the rules and defaults of one configuration lead to. Raises ConfigError for bad fallbacks.
+
+    `listing` is asked about models of which `[[models]]` does not say enough.
+    """
+
+    def __init__(self, tables: Mapping[str, Any], listing: Listing | None = None) -> None:
+        self._listing = listing
         routing, llm = tables.get("routing") or {}, tables.get("llm") or {}
         models = list(tables.get("models") or ())
         self._offered_by = _providers_by_model(models)
@@ -54,9 +70,9 @@ class Chains:
     # -- what is known of models ----------------------------------------------------------------------
 
     def context_window(self, target: Target) -> int | None:
-        """How many tokens its model takes; None when `[[models]]` does not say."""
+        """How many tokens its model takes; None when neither `[[models]]` nor the catalogue says."""
         window: int | None = self._about(target).get("context_window")
-        return window
+        return self._listing.context_of(target) if window is None and self._listing else window
 
     def too_small(self, target: Target, needed: float) -> Refusal | None:
         """Refuses a model whose context is known not to hold so many tokens."""
@@ -69,7 +85,12 @@ class Chains:
         """Refuses a model that is not said to be able to do all of it."""
         has = {each.casefold() for each in self._about(target).get("capabilities") or ()}
         missing = [each for each in requires if each.casefold() not in has]
-        return Refusal(f"[[models]] does not say that it has {', '.join(missing)}") if missing else None
+        if (listing := self._listing) is not None:
+            missing = [each for each in missing if not listing.lists(target, each)]
+        if not missing:
+            return None
+        who = "neither [[models]] nor the catalogue says" if self._listing else "[[models]] does not say"
+        return Refusal(f"{who} that it has {', '.join(missing)}")
 
     def _about(self, target: Target) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._described.get((target.provider, target.model), {})

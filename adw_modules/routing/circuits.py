@@ -120,23 +120,25 @@ def after(
     if event.kind is HealthKind.OK:
         keys = [(event.provider, event.model), (event.provider, "")]
         found = [circuits[key] for key in keys if key in circuits]
-        closed = [_succeeded(each, now, is_whole_run=event.is_whole_run) for each in found]
+        closed = [_succeeded(each, event, now) for each in found]
         return [each for each in closed if each != circuits[each.key]]
     key = (event.provider, "" if event.kind in _WIDE else event.model)
     known = circuits.get(key) or Circuit(provider=key[0], model=key[1], updated_at=now)
     return [_failed(known, event, now=now, policy=policy, fingerprint=fingerprint)]
 
 
-def _succeeded(circuit: Circuit, now: datetime, *, is_whole_run: bool) -> Circuit:
+def _succeeded(circuit: Circuit, event: HealthEvent, now: datetime) -> Circuit:
     """A success closes a circuit whose wait is over. During the wait it may be an older run's: no news.
+    Of an account that was refused a good probe is news at once: somebody has mended it and looked.
 
     One answer in the middle of a run lets others in again, on probation: the next failure opens it at once.
     Only a run that ends well clears what was before. What opened again and again has to succeed as often
     before its wait is short again.
     """
-    if circuit.is_shut(now) or circuit.paused:
+    is_mended = event.is_probe and circuit.kind in _WIDE
+    if circuit.paused or (circuit.is_shut(now) and not is_mended):
         return circuit
-    if not is_whole_run:
+    if not event.is_whole_run:
         return (
             replace(circuit, is_open=False, until=None, failures=FAILURES - 1, updated_at=now)
             if circuit.is_open

@@ -6,7 +6,7 @@ way out when the earlier target cannot be used, and the sentence says that it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,9 +14,21 @@ from adw_modules.routing.logic import Logic
 from adw_modules.routing.meaning import Meaning
 from adw_modules.routing.rules import Rule
 from adw_modules.routing.selection import ModelRouter
+from adw_modules.routing.targets import FixedTarget
 from adw_modules.routing.trace import Target
 
 _MOST_TOGETHER = 12  # earlier rules that are looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """What a rule does with a target, and what the defaults do."""
+
+    of_one: str
+    of_many: str
+
+
+LEADS, FALLS_BACK = _Verb("leads", "lead"), _Verb("falls back", "fall back")
 
 
 class Kind(StrEnum):
@@ -47,9 +59,18 @@ def lint(router: ModelRouter, why_not: Callable[[str], str | None]) -> list[Find
     for position, rule in enumerate(rules):
         wrong = _wrong(router, logic, rules, meanings, position)
         found += [wrong] if wrong else []
-        if rule.selects is None:
-            found += _cannot_run(router.target_of(rule), rule, why_not)
-    return [*found, *_cannot_run(router.default, None, why_not)]
+        found += _cannot_run(_written(router, rule), rule, why_not)
+    default, *fallbacks = router.chains.defaults
+    written = [(LEADS, default), *((FALLS_BACK, target) for target in fallbacks)]
+    return [*found, *_cannot_run(written, None, why_not)]
+
+
+def _written(router: ModelRouter, rule: Rule) -> Iterator[tuple[_Verb, Target]]:
+    """All targets that stand in a rule, and what it does with each; none of what a selection finds."""
+    for verb, specs in ((LEADS, rule.targets), (FALLS_BACK, rule.fallbacks)):
+        for spec in specs:
+            if isinstance(spec, FixedTarget):
+                yield verb, router.chains.completed(spec)
 
 
 def _wrong(
@@ -108,12 +129,15 @@ def _needed(logic: Logic, meaning: Meaning, meanings: Sequence[Meaning], earlier
     return needed
 
 
-def _cannot_run(target: Target, rule: Rule | None, why_not: Callable[[str], str | None]) -> Iterator[Finding]:
-    reason = why_not(target.provider)
-    if reason:
-        who = f'rule "{rule.name}" leads' if rule else "the defaults lead"
-        yield Finding(
-            kind=Kind.TARGET,
-            rule=rule.name if rule else None,
-            text=f"{who} to {target}, which cannot run: {reason}",
-        )
+def _cannot_run(
+    written: Iterable[tuple[_Verb, Target]], rule: Rule | None, why_not: Callable[[str], str | None]
+) -> Iterator[Finding]:
+    for verb, target in written:
+        reason = why_not(target.provider)
+        if reason:
+            who = f'rule "{rule.name}" {verb.of_one}' if rule else f"the defaults {verb.of_many}"
+            yield Finding(
+                kind=Kind.TARGET,
+                rule=rule.name if rule else None,
+                text=f"{who} to {target}, which cannot run: {reason}",
+            )

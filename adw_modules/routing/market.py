@@ -58,6 +58,15 @@ class _About:
         return frozenset((*map(_capability, said), *listed))
 
 
+def listing_providers(settings: Settings) -> frozenset[str]:
+    """Those whose program can be given any model of the catalogue."""
+    return frozenset(
+        name
+        for name, each in settings.providers.items()
+        if each.agent == LISTING_AGENT and seller_of(each) == OPENROUTER
+    )
+
+
 class Market:
     """The models that one configuration and one catalogue offer."""
 
@@ -80,9 +89,18 @@ class Market:
         return tuple(dict.fromkeys([*(each for each in models if each.provider in on), *self._listed(on)]))
 
     def _listed(self, on: Mapping[str, ProviderSettings]) -> Iterator[Target]:
-        for name, provider in on.items():
-            if provider.agent == LISTING_AGENT and name in self._of_catalogue:
+        listing = listing_providers(self._settings)
+        for name in on:
+            if name in listing:
                 yield from (Target(name, model_id) for model_id in sorted(self._catalogue))
+
+    def context_of(self, target: Target) -> int | None:
+        """Tokens; None where neither the configuration nor the catalogue says."""
+        return self._about(target).context
+
+    def lists(self, target: Target, capability: str) -> bool:
+        """Whether a model is said to have it, by any of its names."""
+        return _capability(capability) in self._about(target).capabilities
 
     def unfit(self, target: Target, options: Options, needed: float, today: date) -> str | None:
         """Why a model does not do, whatever it costs. `needed`: tokens of context."""

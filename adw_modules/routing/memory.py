@@ -207,6 +207,11 @@ class Memory:
                 return everybody.mean, f"all runs of {told(level)}"
         return None
 
+    def used_by_any(self, of: TaskClass, least: int) -> ModelUsage | None:
+        """The tokens that a run on such a task takes, whoever does it."""
+        known = (self._of_all.get(of.key(level)) for level in range(len(LEVELS)))
+        return next((meter.mean for meter in known if meter is not None and meter.samples >= least), None)
+
 
 def told(level: int) -> str:
     """Which tasks a level is about, in words."""

@@ -158,14 +158,25 @@ class Picker:
             why={"seed": asked.seed, "explores": asked.explores, **why},
         )
 
+    def estimated_tokens(self, attrs: Attrs, now: datetime) -> int:
+        """All tokens that a run on such a task is expected to take, before a target is chosen."""
+        defaults = Options()
+        memory = self._memory(self._refreshed(), defaults.half_life_days, now)
+        used = memory.used_by_any(TaskClass.of_attributes(attrs), defaults.min_samples)
+        return (used if used is not None and used.total else self._default_usage).total
+
     # -- what there is to choose from -----------------------------------------------------------------
 
-    def _asked(self, spec: SelectTarget, attrs: Attrs, now: datetime) -> _Asked:
+    def _refreshed(self) -> Knowledge:
         known = self._knowledge()
         if known is not self._known:
             self._known = known
             self._market = Market(self._settings, known.catalogue, known.sync_id)
             self._memories.clear()
+        return known
+
+    def _asked(self, spec: SelectTarget, attrs: Attrs, now: datetime) -> _Asked:
+        known = self._refreshed()
         options = options_of(spec.options)
         return _Asked(
             options=options,
@@ -200,7 +211,7 @@ class Picker:
         used, by = asked.memory.used(target, asked.of, asked.options.min_samples) or (None, "")
         if used is None or not used.total:
             used, by = self._default_usage, "[selection]"
-        longest = round(asked.needed) or self._settings.selection.expected_context_tokens
+        longest = max(round(asked.needed), self._settings.selection.expected_context_tokens)
         cost = self._market.cost(target, used, longest, asked.now)
         if cost is not None:
             return _Candidate(target=target, cost=cost, by=f"price now, tokens by {by}")

@@ -19,7 +19,7 @@ from adw_modules.config import CoordinatorSettings
 from adw_modules.errors import ConfigError, CoordinatorError
 from adw_modules.providers import ProviderManager, as_mapping
 from adw_modules.routing.attributes import Attrs, is_number
-from adw_modules.routing.chains import Chains
+from adw_modules.routing.chains import Chains, Listing
 from adw_modules.routing.decision import DISABLED, NoRoute, RoutingDecision, no_route
 from adw_modules.routing.eligibility import Checker, Refusal
 from adw_modules.routing.index import RuleIndex
@@ -49,7 +49,7 @@ class ModelRouter:
     conditions on the hour do not match them. `providers` makes availability part of eligibility.
     `enabled` overrides the configuration, to show what the rules would do. `statuses` tells how providers
     are, for conditions that ask; without it a provider is up or down as it is available. `resolvers` work
-    out selections by their word (`targets.Resolver`).
+    out selections by their word (`targets.Resolver`). `listing` says what the catalogue knows of models.
     Raises ConfigError with one sentence for each rule that cannot be used.
     """
 
@@ -63,6 +63,7 @@ class ModelRouter:
         enabled: bool | None = None,
         statuses: Callable[[], Mapping[str, str]] | None = None,
         resolvers: Mapping[str, Resolver] | None = None,
+        listing: Listing | None = None,
     ) -> None:
         tables = as_mapping(config)
         if models is not None:
@@ -70,12 +71,12 @@ class ModelRouter:
         routing = tables.get("routing") or {}
         self.enabled: bool = routing.get("enabled", False) if enabled is None else enabled
         self.rules = all_rules(tables)
-        self.chains = Chains(tables)
+        self.chains = Chains(tables, listing)
         self._resolvers = resolvers or {}
         self._ranked = [self._made_ready(rule) for rule in self.rules]
         _refuse_loops(self._ranked, self.chains.defaults)
         self._index = RuleIndex([rule.condition for rule in self.rules])
-        self._asks_status = any("provider_status" in rule.condition.attributes for rule in self.rules)
+        self._asks_status = self.asks("provider_status")
         own = {name for rule in self.rules for name in rule.condition.attributes if name not in KNOWN}
         self._copied = ("labels", "provider_status", "task", *own)
         self._providers = providers
@@ -143,6 +144,10 @@ class ModelRouter:
         chains = (*(self.chains.of(rule) for rule in self.rules), self.chains.defaults)
         named = (target.model for chain in chains for target in chain if target.provider == provider)
         return tuple(dict.fromkeys(named))
+
+    def asks(self, attribute: str) -> bool:
+        """Whether some rule asks for it."""
+        return any(attribute in rule.condition.attributes for rule in self.rules)
 
     # -- the chain ------------------------------------------------------------------------------------
 

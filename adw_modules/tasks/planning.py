@@ -23,6 +23,8 @@ from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import Outcome, Priority, Snapshot, Task, TaskState
 
 NO_ROUTE_RECHECK = timedelta(seconds=60)
+CHARACTERS_PER_TOKEN = 4  # of English text, about
+OWN_WORDS = 1_000  # tokens of a prompt that are not the issue's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Limits:
     own_label_prefix: str = ""  # labels we write ourselves; rules never see them
     override_labels: Prefixes = field(default_factory=dict)  # what labels begin with that ask for a target
     rates: Mapping[str, Rates] = field(default_factory=dict)  # of providers that have any
+    working_context: int = 0  # tokens of context that a task takes beside its prompt, if anybody has said so
     reserved_high_priority: int = 0  # of `max_concurrent`, for tasks of critical and high priority alone
 
 
@@ -82,6 +85,8 @@ class Supply:
     checks: Sequence[Callable[[Task], Checker]] = ()
     # The smallest share left of a task's budgets, 0 to 1, for its rules; None: there are no budgets.
     budget_left: Callable[[Task], float | None] | None = None
+    # The tokens that a run is expected to take, by the attributes of its task; None: no rule asks for it.
+    estimated_tokens: Callable[[Mapping[str, Any]], int] | None = None
 
 
 def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | None = None) -> list[Action]:
@@ -158,9 +163,17 @@ def _place(
     if task.tokens >= limits.max_tokens_per_issue:
         return Park(task=task, cause=tokens_used_up(task.tokens, limits.max_tokens_per_issue), wake_at=None)
     eligible = eligibility(task, live, limits=limits, supply=supply, now=now)
-    asked = attributes(task, limits.own_label_prefix, override_labels=limits.override_labels, now=now)
+    asked = attributes(
+        task,
+        limits.own_label_prefix,
+        override_labels=limits.override_labels,
+        working_context=limits.working_context,
+        now=now,
+    )
     if supply.budget_left is not None:
         asked["budget_left"] = supply.budget_left(task)
+    if supply.estimated_tokens is not None:
+        asked["estimated_tokens"] = supply.estimated_tokens(asked)
     decision = route(asked, eligible)
     if isinstance(decision, RoutingDecision):
         return Dispatch(task=task, decision=decision)
@@ -246,6 +259,7 @@ def attributes(
     own_label_prefix: str = "",
     *,
     override_labels: Prefixes | None = None,
+    working_context: int = 0,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """What routing rules may ask about a task. The first three are what the log line shows.
@@ -264,6 +278,7 @@ def attributes(
         "title": task.snapshot_title,
         "title_length": len(task.snapshot_title),
         "body_length": len(task.snapshot_body),
+        "context_needed": context_of(task) + working_context,
         "created_age_hours": None if now is None else _hours(now - task.created_at),
         "failure_class": _why_it_failed(task),
         "last_provider": task.last_provider,
@@ -271,6 +286,12 @@ def attributes(
         "task": _task_fields(task),
         **({ATTRIBUTE: override} if override else {}),
     }
+
+
+def context_of(task: Task) -> int:
+    """Tokens that the first prompt of a task takes, about: a token is four characters."""
+    characters = len(task.snapshot_title) + len(task.snapshot_body)
+    return OWN_WORDS + -(-characters // CHARACTERS_PER_TOKEN)
 
 
 def _hours(age: timedelta) -> float:

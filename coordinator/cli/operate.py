@@ -193,27 +193,36 @@ def _without_daemon(loaded: LoadedSettings, *, ends_runs: bool) -> str:
 
 def request(config: Path, verb: str, issue: str | None, argument: str | None, as_json: bool) -> None:
     """Leave a request for the daemon, wake it, and say what it answered."""
-    from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
-    from coordinator.clock import utc_now
-    from coordinator.store import StatePaths, Store
+    from coordinator.cli.common import find_task, print_json, reading, settings_in_force
 
     loaded = settings_in_force(config).loaded
     with reading(loaded) as store:
         task = find_task(store, issue) if issue is not None else None
+    name = task.name if task else None
+    request_id, answer, is_running = leave(loaded, verb, task.task_id if task else None, argument)
+    if as_json:
+        print_json({"request": request_id, "verb": verb, "task": name, "answer": answer})
+    else:
+        typer.echo(sentence(answer, name, is_running=is_running))
+
+
+def leave(
+    loaded: LoadedSettings, verb: str, task_id: int | None, argument: str | None
+) -> tuple[int, str | None, bool]:
+    """Leave a request where there is a store: its number, the answer if one came, whether a daemon runs."""
+    from coordinator.cli.common import daemon_status
+    from coordinator.clock import utc_now
+    from coordinator.store import StatePaths, Store
+
     is_running = daemon_status(loaded) is not None
     # Beside a daemon only the daemon may change the schema.
     with Store.open(loaded.database_url, now=utc_now(), migrate=not is_running) as store:
-        request_id = store.add_request(verb, task.task_id if task else None, argument, utc_now())
+        request_id = store.add_request(verb, task_id, argument, utc_now())
         StatePaths(loaded.state_dir).touch_wake()
-        answer = _wait_for_answer(store, request_id) if is_running else None
-    if as_json:
-        name = task.name if task else None
-        print_json({"request": request_id, "verb": verb, "task": name, "answer": answer})
-    else:
-        typer.echo(_sentence(answer, task.name if task else None, is_running=is_running))
+        return request_id, _wait_for_answer(store, request_id) if is_running else None, is_running
 
 
-def _sentence(answer: str | None, name: str | None, *, is_running: bool) -> str:
+def sentence(answer: str | None, name: str | None, *, is_running: bool) -> str:
     if answer is None and is_running:
         return "The request is recorded; the daemon has not answered yet and will take it."
     if answer is None:

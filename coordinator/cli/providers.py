@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,7 @@ def probe(
     if name not in settings.providers:
         known = ", ".join(settings.providers) or "none"
         raise CoordinatorError(f"There is no provider {name!r}; configured are {known}.")
+    environ = _environ(loaded)
     chosen = model or _first_model(loaded, name)
     if not as_json:
         typer.echo(f"{name} ({settings.providers[name].agent}) with {chosen}")
@@ -80,16 +82,18 @@ def probe(
         loaded,
         name,
         model=chosen,
-        environ=_environ(loaded),
+        environ=environ,
         timeout=timeout,
         now=utc_now(),
         tell=(lambda _answer: None) if as_json else _show,
     )
     _keep(loaded.state_dir, found)
+    said = _tell_health(loaded, found, environ)
     if as_json:
         print_json(found.as_dict())
     else:
         typer.echo("\nRuns can use it." if found.is_fine else "\nRuns cannot rely on it.")
+        typer.echo(said) if said else None
     if not found.is_fine:
         raise typer.Exit(1)
 
@@ -124,6 +128,27 @@ def _keep(state_dir: Path, found: Probe) -> None:
         probing.save(state_dir, found)
     except OSError as error:
         typer.echo(f"The result could not be kept for `doctor`: {error}", err=True)
+
+
+def _tell_health(loaded: LoadedSettings, found: Probe, environ: Mapping[str, str]) -> str | None:
+    """Leave what it shows about the provider for the daemon, as far as there is one or was; its answer."""
+    from dataclasses import replace
+
+    from coordinator.breakers import Probed, fingerprint
+    from coordinator.cli.common import has_state
+    from coordinator.cli.operate import leave, sentence
+    from coordinator.logs import Redactor
+
+    if found.health is None or not has_state(loaded):
+        return None
+    detail = Redactor.of(loaded.settings, environ).text(found.health.detail)
+    probed = Probed(
+        event=replace(found.health, detail=detail),
+        at=found.at,
+        fingerprint=fingerprint(loaded.settings.providers[found.provider], environ),
+    )
+    _, answer, is_running = leave(loaded, "probed-provider", None, probed.written())
+    return sentence(answer, None, is_running=is_running)
 
 
 def _show(answer: Answer) -> None:

@@ -83,7 +83,7 @@ def _replayed(tried: LoadedSettings, recorded_by: Path, since: datetime, limit: 
     from adw_modules.routing.replay import replay as decide_again
     from coordinator.cli.common import reading, settings_in_force
     from coordinator.clock import utc_now
-    from coordinator.selecting import resolvers_of
+    from coordinator.selecting import listing_of, resolvers_of
 
     providers, moment = tried.settings.providers, utc_now()
 
@@ -97,7 +97,8 @@ def _replayed(tried: LoadedSettings, recorded_by: Path, since: datetime, limit: 
         today = resolvers_of(tried.settings, store, lambda: moment)
         # The router gets no clock, so that an hour that was not recorded stays unknown.
         resolvers = {word: _at(moment, resolver) for word, resolver in today.items()}
-        router = ModelRouter(tried.settings, resolvers=resolvers)
+        listing = listing_of(tried.settings, store)
+        router = ModelRouter(tried.settings, resolvers=resolvers, listing=listing)
         return decide_again(router, recorded, history, why_not=why_not)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adw_modules.config import Settings
     from adw_modules.providers import ProviderManager
     from adw_modules.routing import ModelRouter, NoRoute, Resolver, RoutingDecision
+    from adw_modules.routing.chains import Listing
     from adw_modules.routing.circuits import Circuits, Live
     from adw_modules.tasks.model import Run, Task
     from coordinator.budgeting import Gate
@@ -108,11 +109,13 @@ def _of_attributes(
 
 @contextmanager
 def _maybe_reading(loaded: LoadedSettings) -> Iterator[Store | None]:
-    """The store where it is needed and there: selections learn from it, and other rules do without."""
+    """The store where it is needed and there, for selections and the catalogue; other rules do without."""
+    from adw_modules.routing.market import listing_providers
     from adw_modules.routing.picking import selections
     from coordinator.cli.common import has_state, reading
 
-    if not selections(loaded.settings) or not has_state(loaded):
+    is_needed = selections(loaded.settings) or listing_providers(loaded.settings)
+    if not is_needed or not has_state(loaded):
         yield None
         return
     with reading(loaded) as store:
@@ -123,6 +126,7 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
     from adw_modules.tasks.planning import attributes
     from coordinator.budgeting import gate_of
     from coordinator.cli.common import find_task, reading, settings_in_force
+    from coordinator.planner import working_context
 
     loaded = settings_in_force(config).loaded
     settings = loaded.settings
@@ -135,6 +139,7 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
             task,
             settings.github.status_label_prefix,
             override_labels=settings.routing.override_labels,
+            working_context=working_context(settings),
             now=moment,
         )
         if gate is not None:
@@ -184,21 +189,26 @@ def _decided(
     """The decision with all that led to it, as data."""
     from adw_modules.routing import ModelRouter, RoutingDecision
     from adw_modules.tasks.planning import Supply, eligibility
-    from coordinator.planner import limits_of, statuses_of
-    from coordinator.selecting import resolvers_of
+    from coordinator.planner import estimate_for, limits_of, statuses_of
+    from coordinator.selecting import listing_of, picker_of
 
     providers, known = _providers(loaded), circuits or {}
-    resolvers = resolvers_of(loaded.settings, store, lambda: at)
+    picker = picker_of(loaded.settings, store, lambda: at)
+    resolvers, listing = picker.resolvers, listing_of(loaded.settings, store)
     router = ModelRouter(
         loaded.settings,
         providers=providers,
         now=lambda: at,
         statuses=lambda: statuses_of(router, providers, known, at),
         resolvers=resolvers,
+        listing=listing,
     )
     checks = (gate.checker,) if gate else ()
     supply = Supply(circuits=known, context_window=router.chains.context_window, checks=checks)
     eligible = eligibility(task, live, limits=limits_of(loaded.settings), supply=supply, now=at)
+    estimate = estimate_for(router, picker, at)
+    if task is not None and estimate is not None:
+        attributes = {**attributes, "estimated_tokens": estimate(attributes)}
     decision = router.decide(attributes, eligible)
     facts = {
         "at": at.astimezone(UTC).astimezone(router.timezone),  # through UTC: some local times never come
@@ -214,17 +224,24 @@ def _decided(
         "reason": decision.reason,
         "if_enabled": None
         if router.enabled
-        else _headline(_enabled(loaded, at, resolvers).decide(attributes, eligible)),
+        else _headline(_enabled(loaded, at, resolvers, listing).decide(attributes, eligible)),
     }
     chosen = ("provider", "model", "rule")
     return {**{name: getattr(decision, name, None) for name in chosen}, **facts}
 
 
-def _enabled(loaded: LoadedSettings, at: datetime, resolvers: Mapping[str, Resolver]) -> ModelRouter:
+def _enabled(
+    loaded: LoadedSettings, at: datetime, resolvers: Mapping[str, Resolver], listing: Listing | None
+) -> ModelRouter:
     from adw_modules.routing import ModelRouter
 
     return ModelRouter(
-        loaded.settings, providers=_providers(loaded), now=lambda: at, enabled=True, resolvers=resolvers
+        loaded.settings,
+        providers=_providers(loaded),
+        now=lambda: at,
+        enabled=True,
+        resolvers=resolvers,
+        listing=listing,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from adw_modules.health import HealthKind
 from coordinator import cli, probing, shim
 from coordinator.settings import SettingsSource
 
@@ -116,6 +117,8 @@ def test_a_program_that_does_everything_right_passes_every_question(project):
     probe = probed(project)
     assert seen(probe) == ALL_WELL
     assert probe.is_fine
+    assert probe.health is not None
+    assert (probe.health.kind, probe.health.is_probe) == (HealthKind.OK, True)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,7 @@ def test_a_program_that_never_starts_is_asked_nothing_more(project):
     probe = probed(project, "never-starts")
     assert [answer.ok for answer in probe.answers] == [False]
     assert "no login" in probe.answers[0].seen
+    assert probe.health is None, "it says nothing about the provider"
 
 
 def test_a_program_that_prints_without_end_is_ended_long_before_its_time(project):

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from typing import Any
 
+from typer.testing import CliRunner
 from world import LABEL, MAINTAINER, REPO, STRANGER, Result, World
+
+from coordinator import cli
 
 # An agent of the Claude dialect that ends as a file beside it says: "429", "500" … or by doing the work.
 _AGENT = """
@@ -212,6 +215,58 @@ def test_an_operator_takes_a_provider_out_of_use_and_back(world: World) -> None:
     assert "paused until" in world.cli("status")
     world.cli("providers", "resume", "one")
     world.until_state(number, "succeeded")
+
+
+def test_the_prompt_tells_the_last_failure_also_after_the_task_was_parked_for_another_reason(
+    world: World,
+) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 500)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "retry_wait")
+    world.cli("providers", "pause", "one")
+    world.advance(3601)
+    assert "one is paused" in (world.until_state(number, "blocked").cause or "")
+    fails(world, "m1", None)
+    world.cli("providers", "resume", "one")
+    world.until_state(number, "succeeded")
+    _, told = prompts(world, "m1")
+    assert "the provider's API failed (HTTP 500)" in told
+    assert "paused" not in told
+
+
+def probe(world: World) -> str:
+    """The last line of a probe of one/m1. The agent above writes no PROBE.md: it never passes as a whole."""
+    command = ["providers", "probe", "one", "--model", "m1", "--config", str(world.path)]
+    return CliRunner().invoke(cli.app, command).output.splitlines()[-1]
+
+
+def test_a_good_probe_puts_a_provider_that_refused_the_credentials_back_into_use(world: World) -> None:
+    set_up(world, "one/m1", "two/m2")
+    fails(world, "m1", 401)
+    first = world.issue()
+    world.start()
+    world.until_state(first, "succeeded")
+    assert went(world, first) == ["one/m1", "two/m2"]
+    fails(world, "m1", None)
+    assert probe(world) == "The probe counts for the health of one: ok."
+    second = world.issue()
+    world.until_state(second, "succeeded")
+    assert went(world, second) == ["one/m1"]
+
+
+def test_a_probe_without_a_daemon_is_taken_by_the_next_one_and_keeps_runs_away(world: World) -> None:
+    set_up(world, "one/m1", "two/m2")
+    world.start()
+    world.until(lambda: world.state_dir.joinpath("daemon.json").exists(), "the daemon is up")
+    world.stop()
+    fails(world, "m1", 401)
+    assert probe(world) == "The request is recorded; no daemon runs, so it is taken when one starts."
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["two/m2"]
 
 
 def test_configuration_swapped_in_the_middle_of_a_failover_decides_what_comes_next(world: World) -> None:

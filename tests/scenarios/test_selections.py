@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from world import WRITE, World, program, scripted_agent
 
-from tests.openrouter_server import Call, OpenRouterServer, Say
+from tests.openrouter_server import Call, Fail, OpenRouterServer, Say
 
 PROJECT = Path(__file__).resolve().parents[2]
 TODAY = "2026-11-21"
@@ -120,3 +120,58 @@ def test_a_task_goes_by_the_experience_of_those_before_it(a_world):
         "1. good/model: unknown cost expected (nobody); chance 50%, 0.00 h, score 2.50, by 0 of all tasks"
         in shown
     )
+
+
+def test_rules_see_the_tokens_a_task_is_expected_to_take_and_a_context_that_is_too_small_is_passed_over(
+    a_world,
+):
+    world: World = a_world(
+        providers__one=scripted_agent(),
+        models=[
+            {"name": "small", "provider": "one", "context_window": 6_000},
+            {"name": "large", "provider": "one", "context_window": 8_000},
+        ],
+        selection={"expected_context_tokens": 5_000, "expected_input_tokens": 70},
+        routing={
+            "enabled": True,
+            "rules": [
+                {
+                    "name": "expected",
+                    "condition": "estimated_tokens == 10070",
+                    "target": "one/small",
+                    "fallbacks": ["one/large"],
+                }
+            ],
+        },
+    )
+    world.start()
+    number = world.issue(WRITE)
+    world.until_state(number, "succeeded")
+    (run,) = world.runs(number)
+    assert (run.provider, run.model, run.rule) == ("one", "large", "expected")
+    attrs = world.store.decision_of(run.run_id).attrs
+    task = world.task(number)
+    characters = len(task.snapshot_title) + len(task.snapshot_body)
+    assert attrs["context_needed"] == 1_000 + -(-characters // 4) + 5_000
+    shown = world.cli("route", "explain", str(number), "--json")["now"]
+    assert shown["attrs"]["estimated_tokens"] == attrs["estimated_tokens"] == 10_070
+
+
+def test_a_prompt_that_is_too_long_moves_on_to_a_larger_context_in_the_catalogue(a_world, openrouter):
+    able = [row for row in openrouter.catalogue["data"] if "tools" in row["supported_parameters"]]
+    contexts = {
+        row["id"]: row["context_length"] for row in able if row["id"][0] != "~" and ":" not in row["id"]
+    }
+    small, large = min(contexts, key=contexts.__getitem__), max(contexts, key=contexts.__getitem__)
+    write = Call("write_file", {"path": "docs/hello.md", "content": "Hello.\n"})
+    openrouter.script(Fail.of(400, "context_length_exceeded"), Say(tool_calls=[write]), Say(text="Written."))
+    world = thrifty_world(a_world, openrouter, provider="openrouter", model=small)
+    (rule,) = world.config["routing"]["rules"]
+    chain = {**rule, "fallbacks": [f"openrouter/{large}"], "requires": ["tools"]}
+    world.write_config(routing={"enabled": True, "rules": [chain]})
+    world.start()
+    world.until_logged("catalogue synced")
+    number = world.issue(title="Say hello")
+    world.until_state(number, "succeeded")
+    assert [run.model for run in world.runs(number)] == [small, large]
+    assert world.runs(number)[0].failure_class == "prompt_too_long"

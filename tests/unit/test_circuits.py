@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -288,3 +289,27 @@ def test_half_open_lets_exactly_one_run_in(events, wanting) -> None:
             started += 1
     if is_half_open:
         assert started <= 1
+
+
+def a_probe(kind: HealthKind, target: Target = A) -> HealthEvent:
+    return replace(event(kind, target=target), is_probe=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "asked_again"),
+    [
+        (HealthKind.AUTH_FAILED, True),
+        (HealthKind.QUOTA_EXHAUSTED, True),
+        (HealthKind.RATE_LIMITED, False),  # the provider has said how long
+    ],
+)
+def test_a_good_probe_ends_a_refusal_of_the_account_and_shortens_no_other_wait(before, asked_again):
+    known = {each.key: each for each in after({}, event(before), now=NOW, policy=POLICY)}
+    for good, ends in ((event(HealthKind.OK), False), (a_probe(HealthKind.OK), asked_again)):
+        found = known | {each.key: each for each in after(known, good, now=NOW, policy=POLICY)}
+        assert (refusal(found, A, live=(), now=NOW) is None) is ends
+
+
+def test_a_good_probe_ends_no_pause():
+    known = {each.key: each for each in paused({}, "p", now=NOW)}
+    assert after(known, a_probe(HealthKind.OK), now=NOW, policy=POLICY) == []

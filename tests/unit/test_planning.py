@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,3 +169,10 @@ def parked_until(root, *, enabled: str):
     (action,) = plan(a_snapshot(ready=ready(1)), limits=limits(), route=router.decide, supply=spent)
     assert isinstance(action, Park)
     return action.wake_at
+
+
+@pytest.mark.parametrize(("characters", "tokens"), [(0, 1_000), (1, 1_001), (4, 1_001), (5, 1_002)])
+def test_the_context_a_task_needs_is_four_characters_a_token_and_what_is_configured(characters, tokens):
+    task = a_task(snapshot_title="", snapshot_body="x" * characters)
+    assert attributes(task)["context_needed"] == tokens
+    assert attributes(task, working_context=500)["context_needed"] == tokens + 500

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adw_modules.config import parse_settings
 from adw_modules.routing import ModelRouter, RoutingDecision
 from adw_modules.routing.conditions import compile_condition, compile_conditions
 from adw_modules.routing.index import RuleIndex
@@ -265,6 +266,48 @@ def test_targets_that_cannot_run_are_found_with_the_reason_and_also_behind_the_d
             None,
             "the defaults lead to claude-cli/claude-sonnet-4-5, which cannot run: claude not found on PATH",
         ),
+    ]
+
+
+def test_every_written_target_of_a_chain_is_judged_also_of_spreads_arms_preferences_and_defaults():
+    written = """
+[routing]
+enabled = true
+default_provider = "up"
+default_model = "m"
+fallbacks = ["gone/defaults"]
+[[routing.rules]]
+name = "spread"
+condition = "hour == 1"
+targets = [{ provider = "up", model = "s" }, { provider = "gone", model = "s" }]
+fallbacks = ["gone/f"]
+[[routing.rules]]
+name = "selected"
+condition = "hour == 2"
+target = { select = "cheapest" }
+fallbacks = ["gone/last"]
+[[experiments]]
+name = "trial"
+condition = "hour == 3"
+arms = [
+    { name = "a", provider = "up", model = "a", fallbacks = ["gone/a"] },
+    { name = "b", provider = "gone", model = "b" },
+]
+[[preferences]]
+author = "ada"
+rules = [{ name = "hers", target = "up/h", fallbacks = ["gone/h"] }]
+"""
+    providers = "".join(f'[providers.{name}]\ncommand_template = ["true"]\n' for name in ("up", "gone"))
+    router = ModelRouter(parse_settings(providers + written, source="x"))
+    findings = lint(router, {"gone": "disabled"}.get)
+    assert [each.text.removesuffix(", which cannot run: disabled") for each in findings] == [
+        'rule "experiment trial: a" falls back to gone/a',
+        'rule "experiment trial: b" leads to gone/b',
+        'rule "author ada: hers" falls back to gone/h',
+        'rule "spread" leads to gone/s',
+        'rule "spread" falls back to gone/f',
+        'rule "selected" falls back to gone/last',
+        "the defaults fall back to gone/defaults",
     ]
 
 

@@ -18,7 +18,7 @@ from adw_modules.config import parse_settings
 from adw_modules.errors import ConfigError
 from adw_modules.routing import ModelRouter, Refusal, Target, draws
 from adw_modules.routing.lint import lint
-from adw_modules.routing.market import Knowledge
+from adw_modules.routing.market import Knowledge, Market
 from adw_modules.routing.memory import Experience, Memory, TaskClass
 from adw_modules.routing.picking import Picker, memory_span
 from adw_modules.routing.targets import SelectTarget
@@ -629,3 +629,36 @@ rules = [
         'rule "second" is only chosen while what it selects cannot be used: '
         '"first" stands before it and always matches'
     )
+
+
+@pytest.mark.parametrize(("runs", "tokens"), [(5, 60_000), (4, 310_000)])
+def test_the_tokens_of_a_task_are_those_of_similar_runs_or_the_configured_ones(runs, tokens):
+    known = Knowledge(runs=[a_run(GOOD) for _ in range(runs)])
+    assert picker(known, config="").estimated_tokens(TASK, NOW) == tokens
+
+
+FIXED = """
+[providers.openrouter]
+agent = "openrouter-cli"
+command_template = ["tools/openrouter-cli.py"]
+[providers.claude-cli]
+command_template = ["true"]
+[routing]
+enabled = true
+default_provider = "claude-cli"
+[[routing.rules]]
+name = "fixed"
+target = "openrouter/c/dumb"
+fallbacks = ["claude-cli/a/fair", "openrouter/d/short", "openrouter/a/fair"]
+requires = ["tools"]
+"""
+
+
+def test_fixed_targets_of_openrouter_are_judged_by_the_catalogue_and_those_of_others_are_not():
+    router = ModelRouter(read(FIXED), listing=Market(read(FIXED), CATALOGUE))
+    decision = router.decide({"context_needed": 9_000})
+    assert (decision.provider, decision.model) == ("openrouter", "a/fair")
+    why = {target.target: target.why for target in decision.targets}
+    assert why["openrouter/c/dumb"] == "neither [[models]] nor the catalogue says that it has tools"
+    assert why["claude-cli/a/fair"] == "neither [[models]] nor the catalogue says that it has tools"
+    assert why["openrouter/d/short"] == "its context of 8,000 tokens is too small for 9,000"
