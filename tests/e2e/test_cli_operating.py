@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import World, at_once, end_what_runs_in, make_world, processes_of, until
 
-from coordinator.cli.operate import _sentence
+from coordinator.cli.operate import sentence
 from coordinator.demo.server import GitHubServer
 from tests.forked import Command
 
@@ -134,8 +134,8 @@ def test_while_the_file_cannot_be_used_commands_go_on_with_what_the_daemon_runs_
 
 @pytest.mark.parametrize("name", ["gh-7", "octo/other/gh-7"])
 def test_an_answer_begins_with_the_name_of_the_task_as_it_is(name: str) -> None:
-    assert _sentence(f"{name} is queued again", name, is_running=True) == f"{name} is queued again."
-    assert _sentence("no such task", name, is_running=True) == "No such task."
+    assert sentence(f"{name} is queued again", name, is_running=True) == f"{name} is queued again."
+    assert sentence("no such task", name, is_running=True) == "No such task."
 
 
 def test_a_followed_task_shows_what_comes_and_ends_silently_with_ctrl_c(busy: World, tmp_path: Path) -> None:
