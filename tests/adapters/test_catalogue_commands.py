@@ -228,6 +228,12 @@ def test_a_monitor_sees_each_model_with_endpoints_and_ping(config, server):
     assert total == "3 models: 2 fine, 1 failed."
 
 
+def test_a_monitor_is_told_by_exit_code_0_that_all_is_well(config, server):
+    serve_endpoints(server, "openai/gpt-5", 0)
+    done = check(config, "--models", "openai/gpt-5", OPENROUTER_API_KEY=server.key)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def tool(config, monkeypatch):
     """The tool without the second that a process of its own takes: its answer, or its exit code."""
