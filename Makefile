@@ -12,7 +12,7 @@ SOURCES := coordinator adw_modules tools tests bench
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-github test-agents test-crash test-systemd chaos check format lint types layers bench clean
+.PHONY: help setup demo run test test-github test-agents test-crash test-security test-systemd chaos check format lint types layers bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,7 +41,7 @@ run: $(RUNTIME) ## Run the daemon with adws/config.toml
 	@$(BIN)/coordinator run
 
 test: $(DEV) ## The test suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not github and not agents and not crash and not chaos and not systemd"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not github and not agents and not crash and not chaos and not systemd and not security"
 
 test-github: $(DEV) $(NPM) ## Against a GitHub server nobody here wrote (needs Node; skips with a reason without it)
 	$(BIN)/python -m pytest -m github tests/github_emulate
@@ -51,6 +51,9 @@ test-agents: $(DEV) $(NPM) ## With the real agent CLIs and a local model server 
 
 test-crash: $(DEV) ## Daemon, shims and agents killed at every step, and at random
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m crash
+
+test-security: $(DEV) ## What an attacker would try: who may start work, what leaves, what an agent can reach
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m security tests/security
 
 chaos: $(DEV) ## Ten minutes of random kills
 	$(BIN)/python -m pytest -m chaos tests/crash
