@@ -1,4 +1,4 @@
-"""The security suite: what an attacker would try, on the stage of the scenarios. All of it is marked `security`."""
+"""The security suite: what an attacker would try, on the stage of the scenarios. All is marked `security`."""
 
 from __future__ import annotations
 
