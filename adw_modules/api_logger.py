@@ -121,9 +121,12 @@ def _text(usd: Decimal | None) -> str | None:
 
 def _append_line(path: Path, line: bytes) -> None:
     """Append in one write, so that lines of parallel writers never mix."""
-    for folder in (path.parent.parent, path.parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = _opened(path)
+    except FileNotFoundError:  # the folders: made once, not looked for at each line
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _opened(path)
     try:
         # A full disk may have cut the line before: it must not swallow this one. The lock is there for
         # this look: the size of a file can be seen in the middle of somebody else's write.
@@ -136,3 +139,7 @@ def _append_line(path: Path, line: bytes) -> None:
         os.close(descriptor)
     if written != len(data):
         raise OSError(f"only {written} of {len(data)} bytes could be written to {path}")
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

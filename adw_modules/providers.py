@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -221,15 +222,10 @@ class ProviderManager:
         """The absolute path of `program`, or why there is none."""
         if os.sep in program:
             return self._program_at(program)
-        found = shutil.which(program, path=self._absolute_path_entries())
+        found = shutil.which(program, path=_absolute_entries(self._environ.get("PATH", os.defpath)))
         if found is None:
             return None, f"{program} not found on PATH"
         return self._outside_workspaces(program, Path(found))
-
-    def _absolute_path_entries(self) -> str:
-        """PATH without entries such as `.`: they would mean the workspace of the worker."""
-        entries = self._environ.get("PATH", os.defpath).split(os.pathsep)
-        return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
 
     def _program_at(self, program: str) -> tuple[str | None, str | None]:
         is_relative = not Path(program).is_absolute()
@@ -248,6 +244,12 @@ class ProviderManager:
         if self._workspaces is not None and path.resolve().is_relative_to(self._workspaces):
             return None, f"{program} is inside a workspace, where agents can write"
         return str(path), None
+
+
+@lru_cache(maxsize=8)  # asked at each start of a run, and PATH is the same for all of them
+def _absolute_entries(path: str) -> str:
+    """PATH without entries such as `.`: they would mean the workspace of the worker."""
+    return os.pathsep.join(entry for entry in path.split(os.pathsep) if Path(entry).is_absolute())
 
 
 def _load(tables: Mapping[str, Any], project_root: Path | None) -> dict[str, Provider]:

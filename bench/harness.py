@@ -121,10 +121,22 @@ class SilentOutbox(Outbox):
 
 
 class Unpublished(Daemon):
-    """A daemon that neither polls nor publishes: GitHub is not part of what is measured."""
+    """A daemon that neither polls nor publishes: GitHub is not part of what is measured.
+
+    `ended` is set once `expected` runs were settled: asking the store again and again would be measured too.
+    """
+
+    expected = 0
+
+    def _run_ended(self) -> None:
+        super()._run_ended()
+        self.expected -= 1
+        if self.expected == 0:
+            self.ended.set()
 
     def _assemble(self, services: Services, state_dir: StateDir) -> None:
         super()._assemble(services, state_dir)
+        self.ended = asyncio.Event()
         self.outbox = SilentOutbox(services, lambda: None)
 
     def wake(self, reason: Wake | PollDue) -> None:

@@ -28,12 +28,13 @@ async def one_round() -> float:
         daemon = harness.Unpublished(
             source, environ=harness.environ(), workspaces=harness.PlainFolders(root / "trees")
         )
+        daemon.expected = RUNS
         began = time.perf_counter()
         running = asyncio.create_task(daemon.run())
         await daemon.up.wait()
-        while daemon.services.store.counts_by_state()[TaskState.SUCCEEDED] < RUNS:
-            await asyncio.sleep(0.02)
+        await daemon.ended.wait()
         took = time.perf_counter() - began
+        assert daemon.services.store.counts_by_state()[TaskState.SUCCEEDED] == RUNS
         daemon.stop()
         await running
     return RUNS / took

@@ -198,7 +198,8 @@ class Daemon:
 
     async def _loop(self) -> None:
         while not self._stopping:
-            for reason in await self._next_reasons():
+            reasons = await self._next_reasons()
+            for reason in reasons:
                 if isinstance(reason, PollDue):
                     self.polls.begin(reason)
                 elif isinstance(reason, CatalogueJob):
@@ -206,7 +207,10 @@ class Daemon:
             if self._stopping:
                 return
             try:
-                self.operators.take_requests()
+                if any(
+                    reason is not Wake.RUN_ENDED for reason in reasons
+                ):  # requests ring a bell of their own
+                    self.operators.take_requests()
                 if self._stopping:
                     return
                 self._step()

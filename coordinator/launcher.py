@@ -495,8 +495,7 @@ class RunLauncher(ABC):
         run_dir = self.run_dir(spec.task, spec.token)
         written = _spec_json(spec) | {"unit": self._unit(run_dir), "memory_max": spec.limits.memory_max}
         try:
-            self._runs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            run_dir.mkdir(mode=0o700)
+            self._make(run_dir)
             reached(Point.RUN_DIR_MADE)
             _write_private(run_dir / "spec.json", json.dumps(written).encode())
             reached(Point.SPEC_WRITTEN)
@@ -507,6 +506,13 @@ class RunLauncher(ABC):
         except OSError as error:
             raise SpawnError(f"Cannot write the run directory {run_dir}: {error}.") from error
         return run_dir
+
+    def _make(self, run_dir: Path) -> None:
+        try:
+            run_dir.mkdir(mode=0o700)
+        except FileNotFoundError:  # the very first run of this state directory
+            self._runs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run_dir.mkdir(mode=0o700)
 
 
 class Launcher(RunLauncher):

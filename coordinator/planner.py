@@ -72,9 +72,7 @@ class Planner:
     def _routed_by(self, loaded: LoadedSettings) -> tuple[ModelRouter, ProviderManager, Picker]:
         if self._made is None or self._made[0] != loaded.version:
             services = self._services
-            providers = ProviderManager(
-                loaded.settings, environ=services.environ, project_root=loaded.project_root
-            )
+            providers = services.providers()
             picker = picker_of(loaded.settings, services.store, services.now)
             router = ModelRouter(
                 loaded.settings,

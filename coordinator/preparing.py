@@ -13,7 +13,6 @@ from pathlib import Path
 from adw_modules.agents import DIALECTS
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
-from adw_modules.providers import ProviderManager
 from adw_modules.tasks.model import Run, Task
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import LaunchSpec
@@ -82,9 +81,7 @@ def _limits(services: Services) -> Limits:
 
 
 def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]:
-    providers = ProviderManager(
-        services.settings, environ=services.environ, project_root=services.loaded.project_root
-    )
+    providers = services.providers()
     run_dir = Path(run.run_dir)
     program, *arguments = providers.get_provider(run.provider).build_command(
         run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path

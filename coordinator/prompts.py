@@ -63,6 +63,7 @@ def render(template_dir: Path | None, name: str = "implement", *, values: Prompt
     return f"{PREAMBLE}\n\n{text.strip()}\n"
 
 
+@cache
 def packaged_templates() -> Path:
     """Where the templates are that come with Coordinator."""
     return Path(str(files("coordinator"))) / "data" / "prompts"

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from adw_modules.config import ResolvedRepository, Settings
+from adw_modules.providers import ProviderManager
 from coordinator.github import GitHub
 from coordinator.launcher import Launcher, RunLauncher
 from coordinator.logs import Redactor
@@ -40,6 +41,17 @@ class Services:
     environ: Mapping[str, str]
     redactor: Redactor
     now: Callable[[], datetime]
+    _providers: dict[str, ProviderManager] = field(default_factory=dict)
+
+    def providers(self) -> ProviderManager:
+        """The providers of the configuration in force. Made once for each: every plan and every run asks."""
+        loaded = self.loaded
+        if loaded.version not in self._providers:
+            self._providers.clear()
+            self._providers[loaded.version] = ProviderManager(
+                loaded.settings, environ=self.environ, project_root=loaded.project_root
+            )
+        return self._providers[loaded.version]
 
     @property
     def loaded(self) -> LoadedSettings:

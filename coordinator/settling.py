@@ -214,6 +214,8 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
 def _left(services: Services, ending: Ending, outcome: RunOutcome) -> list[Target]:
     """The targets that the task may move on to at once after this outcome."""
     where = elsewhere(outcome, ending.summary.api_error_status)
+    if where is Elsewhere.NOWHERE:  # most ends: nothing has to be read for them
+        return []
     decision = services.store.decision_of(ending.run.run_id)
     chain = decision.targets if decision else []
     failed = Target(ending.run.provider, ending.run.model)

@@ -57,6 +57,7 @@ class LiveRun:
     task: Task
     run: Run
     output: RunOutput
+    agent: str  # the dialect it speaks
     seen_at: float  # monotonic: the git fetch a new run stands on must not be older
     workspace: Workspace | None = None
     handle: WorkerHandle | None = None
@@ -203,7 +204,8 @@ class Supervisor:
     def _add(
         self, task: Task, run: Run, *, seen_at: float = 0.0, handle: WorkerHandle | None = None
     ) -> LiveRun:
-        dialect = DIALECTS[self._agent_of(run)]
+        agent = self._agent_of(run)
+        dialect = DIALECTS[agent]
         output = RunOutput(
             source=Path(run.run_dir) / "output.log",
             log=self._services.loaded.log_dir / f"{task.name}.jsonl",
@@ -212,7 +214,7 @@ class Supervisor:
             side_file=dialect.side_file,
             model=run.model,
         )
-        live = LiveRun(task=task, run=run, output=output, seen_at=seen_at, handle=handle)
+        live = LiveRun(task=task, run=run, output=output, agent=agent, seen_at=seen_at, handle=handle)
         self._live[run.run_id] = live
         return live
 
@@ -414,7 +416,7 @@ class Supervisor:
         summary = live.output.summary()
         if outcome is None and not live.output.is_all:
             summary = await self._services.in_thread(live.output.final_summary)
-        summary = with_exit_code(self._agent_of(live.run), summary, record.exit_code if record else None)
+        summary = with_exit_code(live.agent, summary, record.exit_code if record else None)
         if outcome is not None and summary.usage.source is UsageSource.UNKNOWN:
             # Nobody reads the output again, but an earlier look may have counted some of it.
             summary = replace(summary, usage=self._services.store.usage_of(live.run.run_id))

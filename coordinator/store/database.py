@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from adw_modules.errors import StoreDamaged, StoreError
@@ -42,10 +43,8 @@ class Database:
         self._engine = engine
         self._damage: StoreDamaged | None = None
         self._held = ExitStack()
-        self._begin = "BEGIN"
-        self._sync = self._wanted_sync = "FULL"  # what SQLite is set to, and what the next transaction needs
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "begin", self._begin_explicitly)
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._sync = "FULL"  # what SQLite is set to
         with self._translated():
             self._connection = engine.connect()
         if file is not None:
@@ -58,17 +57,16 @@ class Database:
         Without urgency the commit does not wait for the disk: it survives `kill -9` at once, and a power
         loss from the next urgent commit on. For what would be read again from its source anyway.
         """
-        self._begin = "BEGIN IMMEDIATE"
-        self._wanted_sync = "FULL" if is_urgent else "NORMAL"
         with self._translated(), self._connection.begin():
+            self._begin("BEGIN IMMEDIATE", sync="FULL" if is_urgent else "NORMAL")
             yield self._connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view, no lock."""
-        self._begin = "BEGIN"
         try:
             with self._translated(), self._connection.begin():
+                self._begin("BEGIN", sync=self._sync)
                 yield self._connection
         except (ValueError, ArithmeticError) as error:  # no state, time or sum of money that we know
             raise StoreError(f"{self.name} holds a value that this version cannot read: {error}") from error
@@ -78,12 +76,18 @@ class Database:
         self._engine.dispose()
         self._held.close()
 
-    def _begin_explicitly(self, connection: Connection) -> None:
-        if self._sync != self._wanted_sync:
-            connection.exec_driver_sql(f"PRAGMA synchronous = {self._wanted_sync}")
-            self._sync = self._wanted_sync
-        # The driver itself would begin late and for reading only; going on to write may then fail at once.
-        connection.exec_driver_sql(self._begin)
+    def _begin(self, statement: str, *, sync: str) -> None:
+        """The driver itself would begin late and for reading only; going on to write may then fail at once.
+
+        Said to the driver, not in a listener of the engine: that would slow down every statement.
+        """
+        if not self._is_sqlite:
+            return
+        driver: Any = self._connection.connection.driver_connection
+        if self._sync != sync:
+            driver.execute(f"PRAGMA synchronous = {sync}")
+            self._sync = sync
+        driver.execute(statement)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -91,8 +95,8 @@ class Database:
             raise self._damage
         try:
             yield
-        except DBAPIError as error:
-            failure = _failure(self.name, error.orig)
+        except (DBAPIError, sqlite3.Error) as error:
+            failure = _failure(self.name, error.orig if isinstance(error, DBAPIError) else error)
             if isinstance(failure, StoreDamaged):
                 self._damage = failure
             raise failure from error

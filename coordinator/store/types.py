@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, DateTime, Integer, SmallInteger, String, Text
@@ -107,7 +108,7 @@ class LabelText(TypeDecorator[tuple[str, ...]]):
         return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
-        return None if value is None else tuple(json.loads(value))
+        return None if value is None else _labels(value)
 
 
 class FailedText(TypeDecorator[tuple[FailedTarget, ...]]):
@@ -120,10 +121,7 @@ class FailedText(TypeDecorator[tuple[FailedTarget, ...]]):
         return None if value is None else json.dumps(value, default=_plain)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[FailedTarget, ...] | None:
-        found = json.loads(value) if value else []
-        return tuple(
-            FailedTarget(**{**each, "until": datetime.fromisoformat(each["until"])}) for each in found
-        )
+        return _failed(value) if value else ()
 
 
 class OverrideText(TypeDecorator[tuple[Override, ...]]):
@@ -136,7 +134,7 @@ class OverrideText(TypeDecorator[tuple[Override, ...]]):
         return None if value is None else json.dumps(value, default=_plain)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[Override, ...] | None:
-        return tuple(Override(**each) for each in json.loads(value)) if value else ()
+        return _overrides(value) if value else ()
 
 
 class JsonText(TypeDecorator[Any]):
@@ -157,6 +155,25 @@ def clean_text(value: str) -> str:
     if "\0" in value:
         value = value.replace("\0", "\ufffd")
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+# Rows are read far more often than they change, and most of them say the same: nothing.
+
+
+@lru_cache(maxsize=1024)
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _failed(text: str) -> tuple[FailedTarget, ...]:
+    found = json.loads(text)
+    return tuple(FailedTarget(**{**each, "until": datetime.fromisoformat(each["until"])}) for each in found)
+
+
+@lru_cache(maxsize=256)
+def _overrides(text: str) -> tuple[Override, ...]:
+    return tuple(Override(**each) for each in json.loads(text))
 
 
 def _plain(value: object) -> object:
