@@ -6,9 +6,11 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -29,25 +31,42 @@ log = get_logger()
 STILL_ENDING = timedelta(seconds=2)  # until a run that was told to end is looked at again
 
 StartRun = Callable[[Task, Run], None]
+Follow = Callable[[], None]  # what is to be done after the transaction
+
+TOGETHER = 50  # actions in one transaction, at most
 
 
-def apply(action: Action, services: Services, start: StartRun) -> None:
-    """Carry out one action. `start` begins a run that has been claimed durably."""
+def apply(actions: Sequence[Action], services: Services, start: StartRun) -> None:
+    """Carry out what one step has decided. `start` begins a run that has been claimed durably.
+
+    Some dozens share a transaction: each would wait for the disk on its own, and hold up the loop for it.
+    """
+    for first in range(0, len(actions), TOGETHER):
+        with services.store.together():
+            some = actions[first : first + TOGETHER]
+            follow = [each for action in some if (each := _apply(action, services, start)) is not None]
+        with ExitStack() as all_of_them:  # a fault in one must not leave others claimed and never started
+            for each in reversed(follow):
+                all_of_them.callback(each)
+
+
+def _apply(action: Action, services: Services, start: StartRun) -> Follow | None:
+    """Write the action down. What is returned is done once that is durable."""
     match action:
         case Dispatch():
-            dispatch(action, services, start)
+            return dispatch(action, services, start)
         case Park():
-            park(action, services)
+            return park(action, services)
         case Requeue():
-            requeue(action, services)
+            return requeue(action, services)
         case _:
             assert_never(action)
 
 
-def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
-    """Claim the task (attempt and token rise in that transaction), log the decision, start the run."""
+def dispatch(action: Dispatch, services: Services, start: StartRun) -> Follow | None:
+    """Claim the task (attempt and token rise in that transaction); then log the decision, start the run."""
     if _hold(action.task, services):
-        return
+        return None
     decision = action.decision
 
     def run_dir_of(task: Task, token: int) -> str:
@@ -65,10 +84,14 @@ def dispatch(action: Dispatch, services: Services, start: StartRun) -> None:
         report_at=now + services.report_delay,
         budgets=budgets_of(services.settings),
     )
-    if claimed is None:
-        return
+    return partial(_start, action, services, start, claimed, failure) if claimed is not None else None
+
+
+def _start(
+    action: Dispatch, services: Services, start: StartRun, claimed: tuple[Task, Run], failure: str | None
+) -> None:
     reached(Point.CLAIMED)
-    task, run = claimed
+    decision, (task, run) = action.decision, claimed
     log.info(
         decision.log_line,
         **about(task, run),
@@ -133,7 +156,7 @@ def _hold(task: Task, services: Services) -> bool:
     )
 
 
-def park(action: Park, services: Services) -> None:
+def park(action: Park, services: Services) -> Follow | None:
     """Take a task that cannot run out of the queue, with its cause and the time of the next look."""
     parked = services.store.transition(
         action.task.task_id,
@@ -144,13 +167,13 @@ def park(action: Park, services: Services) -> None:
         now=services.now(),
         outbox=("report",) if action.cause != action.task.cause else (),
     )
-    if parked and action.cause != action.task.cause:
-        log.warning(
-            "parked", task=action.task.name, cause=action.cause, next_look=str(action.wake_at or "when asked")
-        )
+    if not parked or action.cause == action.task.cause:
+        return None
+    look = str(action.wake_at or "when asked")
+    return partial(log.warning, "parked", task=action.task.name, cause=action.cause, next_look=look)
 
 
-def requeue(action: Requeue, services: Services) -> None:
+def requeue(action: Requeue, services: Services) -> Follow:
     """Put a task whose waiting is over back into the queue; its cause stays for the next prompt and `why`."""
     services.store.transition(
         action.task.task_id,
@@ -160,7 +183,7 @@ def requeue(action: Requeue, services: Services) -> None:
         wake_at=None,
         now=services.now(),
     )
-    reached(Point.REQUEUED)
+    return partial(reached, Point.REQUEUED)
 
 
 def withdraw_idle(services: Services, task: Task, reason: str) -> bool:

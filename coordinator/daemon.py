@@ -227,8 +227,7 @@ class Daemon:
         """All decisions of one step see one snapshot and one configuration."""
         is_claiming = not self._draining and self._asking is None
         actions = self.planner.plan(live_runs=len(self.supervisor.live_runs), claiming=is_claiming)
-        for action in actions:
-            apply(action, self.services, self._start_run)
+        apply(actions, self.services, self._start_run)
         if any(isinstance(action, Requeue) for action in actions):
             self.wake(Wake.TICK)  # what was put back may start at once
         if actions:

@@ -56,17 +56,25 @@ class Database:
 
         Without urgency the commit does not wait for the disk: it survives `kill -9` at once, and a power
         loss from the next urgent commit on. For what would be read again from its source anyway.
+
+        Within another one it is a part of that: both happen, or none.
         """
+        if self._connection.in_transaction():
+            with self._translated():
+                yield self._connection
+            return
         with self._translated(), self._connection.begin():
             self._begin("BEGIN IMMEDIATE", sync="FULL" if is_urgent else "NORMAL")
             yield self._connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view, no lock."""
+        """One consistent view, no lock. Within `write`: with what that has written."""
         try:
-            with self._translated(), self._connection.begin():
-                self._begin("BEGIN", sync=self._sync)
+            with self._translated(), ExitStack() as transaction:
+                if not self._connection.in_transaction():
+                    transaction.enter_context(self._connection.begin())
+                    self._begin("BEGIN", sync=self._sync)
                 yield self._connection
         except (ValueError, ArithmeticError) as error:  # no state, time or sum of money that we know
             raise StoreError(f"{self.name} holds a value that this version cannot read: {error}") from error

@@ -7,7 +7,8 @@ Every method raises StoreError, in one sentence, when the database cannot do its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -177,6 +178,15 @@ class Store:
                 due=tasks.due(conn, now),
                 config_version=config_version,
             )
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written within happens, or none of it, and the disk is waited for once.
+
+        What follows from it outside the store has to wait for the end of the block.
+        """
+        with self._database.write():
+            yield
 
     def claim(
         self,

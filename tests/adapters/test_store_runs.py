@@ -57,6 +57,21 @@ def test_a_task_that_is_not_queued_cannot_be_claimed(store):
     assert store.get_task(task.task_id).attempts == 1
 
 
+def test_claims_made_together_happen_all_or_none(store):
+    first, second = (queue(store, number).task_id for number in (1, 2))
+    with pytest.raises(StoreError), store.together():
+        assert start(store, first) is not None
+        assert [run.task_id for _, run in store.open_runs()] == [first]  # seen within
+        raise StoreError("the disk is full")
+    assert store.open_runs() == []
+    assert store.get_task(first).token == 0
+
+    with store.together():
+        assert start(store, first) is not None
+        assert start(store, second) is not None
+    assert [run.task_id for _, run in store.open_runs()] == [first, second]
+
+
 def test_one_of_two_connections_that_claim_the_same_task_gets_it(open_store, database_url):
     store = open_store()
     ids = [queue(store, number).task_id for number in range(1, 11)]
