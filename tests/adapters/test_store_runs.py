@@ -59,10 +59,15 @@ def test_a_task_that_is_not_queued_cannot_be_claimed(store):
 
 def test_claims_made_together_happen_all_or_none(store):
     first, second = (queue(store, number).task_id for number in (1, 2))
-    with pytest.raises(StoreError), store.together():
-        assert start(store, first) is not None
-        assert [run.task_id for _, run in store.open_runs()] == [first]  # seen within
-        raise StoreError("the disk is full")
+
+    def claim_and_fail() -> None:
+        with store.together():
+            assert start(store, first) is not None
+            assert [run.task_id for _, run in store.open_runs()] == [first]  # seen within
+            raise StoreError("the disk is full")
+
+    with pytest.raises(StoreError):
+        claim_and_fail()
     assert store.open_runs() == []
     assert store.get_task(first).token == 0
 
