@@ -183,7 +183,7 @@ def requeue(action: Requeue, services: Services) -> Follow:
         wake_at=None,
         now=services.now(),
     )
-    return partial(reached, Point.REQUEUED)
+    return lambda: reached(Point.REQUEUED)
 
 
 def withdraw_idle(services: Services, task: Task, reason: str) -> bool:
