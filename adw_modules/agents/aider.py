@@ -244,6 +244,7 @@ DIALECT = Dialect(
     parser=_parser,
     programs=("aider",),
     # The log of its events stays on this machine: --no-analytics keeps it from being sent.
+    login_paths=(".aider.conf.yml",),
     template=(
         "aider",
         "--model",

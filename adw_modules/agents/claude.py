@@ -396,6 +396,7 @@ DIALECT = Dialect(
     parser=ClaudeStream,
     programs=("claude",),
     # No positional prompt: the real program takes the word after -p for the prompt itself, not for a file.
+    login_paths=(".claude", ".claude.json"),
     template=(
         "claude",
         "-p",

@@ -249,6 +249,7 @@ DIALECT = Dialect(
     name="codex",
     parser=CodexStream,
     programs=("codex",),
+    login_paths=(".codex",),
     template=(
         "codex",
         "exec",

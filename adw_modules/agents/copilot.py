@@ -216,6 +216,7 @@ DIALECT = Dialect(
     name="copilot",
     parser=_parser,
     programs=("copilot",),
+    login_paths=(".copilot", ".config/github-copilot"),
     template=(
         "copilot",
         "--output-format",

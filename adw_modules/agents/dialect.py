@@ -59,4 +59,6 @@ class Dialect:
     # For programs whose exit code says what their output does not: the summary, completed by it.
     read_exit: Callable[[StreamSummary, int], StreamSummary] = _says_nothing
     stop_signal: str = "SIGINT"  # what lets it end in order; to its whole process group
+    # Where it keeps its log-in, below the home: what a run without a key of its own has to be shown.
+    login_paths: tuple[str, ...] = ()
     reports_charge: bool = False  # its reported cost is what was charged, not its own estimate

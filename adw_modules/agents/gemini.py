@@ -302,6 +302,7 @@ DIALECT = Dialect(
     parser=GeminiStream,
     programs=("gemini",),
     # A worktree is not a folder that anybody has declared trusted: without --skip-trust it exits with 55.
+    login_paths=(".gemini",),
     template=("gemini", "--yolo", "--skip-trust", "-m", "{model}", "-o", "stream-json"),
     env=MappingProxyType(
         {

@@ -128,6 +128,7 @@ DIALECT = Dialect(
     name="goose",
     parser=_parser,
     programs=("goose",),
+    login_paths=(".config/goose", ".local/share/goose"),
     template=(
         "goose",
         "run",

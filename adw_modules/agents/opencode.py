@@ -157,6 +157,7 @@ DIALECT = Dialect(
     name="opencode",
     parser=_parser,
     programs=("opencode",),
+    login_paths=(".config/opencode", ".local/share/opencode"),
     template=("opencode", "run", "--format", "json", "--auto", "--pure", "--model", "{model}"),
     # No self-update, nothing shared, no downloads. Its registry look-ups end only with npm_config_offline,
     # which the agent's own `npm install` would inherit.

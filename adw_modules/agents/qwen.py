@@ -228,6 +228,7 @@ DIALECT = Dialect(
     name="qwen",
     parser=QwenStream,
     programs=("qwen",),
+    login_paths=(".qwen",),
     template=("qwen", "--yolo", "--auth-type", "openai", "-m", "{model}", "-o", "stream-json"),
     env=MappingProxyType({"QWEN_CODE_SUPPRESS_YOLO_WARNING": "1"}),
     config_dir_env="QWEN_HOME",  # in place of ~/.qwen

@@ -106,7 +106,16 @@ def _values(settings: Settings) -> dict[_Place, Any]:
 
 
 def _tables(settings: Settings) -> Iterator[tuple[str, Section]]:
-    for section in ("coordinator", "worker_limits", "retries", "github", "llm", "worktree", "catalog"):
+    for section in (
+        "coordinator",
+        "worker_limits",
+        "sandbox",
+        "retries",
+        "github",
+        "llm",
+        "worktree",
+        "catalog",
+    ):
         yield section, getattr(settings, section)
     for name, repository in _by_name((entry.full_name, entry) for entry in settings.repositories).items():
         yield f"repositories[{name}]", repository

@@ -16,6 +16,7 @@ from adw_modules.agents import DIALECTS, dialect_of_program
 from adw_modules.config import checks
 from adw_modules.config.values import (
     Above0,
+    AbsolutePath,
     ApiUrl,
     AppUrl,
     AtLeast0,
@@ -107,6 +108,21 @@ class WorkerLimits(Section):
     tasks_max: Annotated[int, whole(least=1, most=4_194_304)] | None = None
 
 
+class SandboxSettings(Section):
+    """`[sandbox]`: what a worker sees of the machine, and how much of it a run may take."""
+
+    mode: Annotated[Literal["auto", "bubblewrap", "off"], one_of("auto", "bubblewrap", "off")] = "auto"
+    bwrap: AbsolutePath | None = None
+    network: Annotated[Literal["open", "none"], one_of("open", "none")] = "open"
+    read_only: tuple[AbsolutePath, ...] = ()
+    read_write: tuple[AbsolutePath, ...] = ()
+    required_for_public: Flag = True
+    processes: Annotated[int, whole(least=16, most=4_194_304)] = 4096
+    file_mb: Annotated[int, whole(least=1, most=100_000_000)] = 10_000
+    temporary_mb: Annotated[int, whole(least=1, most=100_000_000)] = 4000
+    worktree_mb: Annotated[int, whole(least=1, most=100_000_000)] = 20_000
+
+
 class RetrySettings(Section):
     """`[retries]`: how long a failed task waits before its next attempt."""
 
@@ -190,6 +206,7 @@ class ProviderSettings(Section):
     env: Variables = Field(default_factory=dict)
     pass_env: tuple[Variable, ...] = ()
     stop_signal: Annotated[Literal["SIGINT", "SIGTERM"], one_of("SIGINT", "SIGTERM")] = "SIGINT"
+    sandbox_paths: tuple[AbsolutePath, ...] | None = None  # or what the dialect needs for its log-in
 
     @model_validator(mode="before")
     @classmethod
@@ -513,6 +530,7 @@ class Settings(Section):
 
     coordinator: CoordinatorSettings = CoordinatorSettings()
     worker_limits: WorkerLimits = WorkerLimits()
+    sandbox: SandboxSettings = SandboxSettings()
     retries: RetrySettings = RetrySettings()
     github: GitHubSettings = GitHubSettings()
     repositories: tuple[RepositorySettings, ...] = ()

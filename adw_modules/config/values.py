@@ -190,6 +190,18 @@ Money = Annotated[Decimal, BeforeValidator(_amount)]
 Shares = Annotated[tuple[float, ...], BeforeValidator(_shares)]
 
 
+def _absolute_path(value: Any) -> str:
+    phrase = 'an absolute path, or one that begins with "~/"'
+    if not isinstance(value, str) or "\0" in value or not value.startswith(("/", "~/")):
+        raise must_be(phrase)
+    if ".." in value.split("/"):
+        raise must_be(f"{phrase}, without ..")
+    return value
+
+
+AbsolutePath = Annotated[str, BeforeValidator(_absolute_path)]
+
+
 # --- the environment and the clock --------------------------------------------------------------
 
 

@@ -142,6 +142,10 @@ class Git:
                 self._network_processes.discard(process)
         return Finished(code=process.returncode, out=out, err=err)
 
+    def config_of(self, mirror: Mirror) -> str:
+        """The text of the mirror's config, as agents may read it."""
+        return _mirror_config(mirror.remote_url, self._user)
+
     def stop(self) -> None:
         """End running network commands and refuse new ones."""
         with self._lock:
@@ -220,6 +224,11 @@ def _seal(mirror: Mirror, user: tuple[str, str]) -> None:
     restore(mirror.path / "config", _mirror_config(mirror.remote_url, user))
     restore(mirror.path / "info" / "exclude", f"/{BLOCKED_FILE}\n")
     (mirror.path / "info" / "attributes").unlink(missing_ok=True)
+    for name in (
+        "alternates",
+        "http-alternates",
+    ):  # they would lend our git the objects of other repositories
+        (mirror.path / "objects" / "info" / name).unlink(missing_ok=True)
 
 
 def _mirror_config(remote_url: str, user: tuple[str, str]) -> str:

@@ -20,6 +20,18 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateGit:
+    """The parts of a worktree's own repository that a sandbox has to show (`private.py`). No links in them."""
+
+    git_file: Path  # `.git` in the worktree: to be read only
+    admin: Path  # to be written, but for what follows
+    sealed: tuple[Path, ...]  # files and folders in it to be read only
+    writable: tuple[Path, ...]  # folders in those to be written
+    stand_ins: tuple[tuple[Path, Path], ...]  # (what is shown, in place of what), read only
+    shared: Path  # the mirror's objects, to be read only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """The directory one task works in, checked out on the task's branch."""
 
@@ -29,6 +41,7 @@ class Workspace:
     base_sha: str  # where the branch left the default branch: work is what lies beyond
     start_sha: str  # the branch's head when this attempt began
     mirror: Mirror
+    git: PrivateGit | None = None  # for a run in a sandbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

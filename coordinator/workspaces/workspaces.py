@@ -16,7 +16,7 @@ from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import plain_os_errors
 from coordinator.workspaces.git import Git, GitAuth
 from coordinator.workspaces.mirrors import Mirrors
-from coordinator.workspaces.places import Mirror, Workspace
+from coordinator.workspaces.places import Mirror, PrivateGit, Workspace
 from coordinator.workspaces.quarantine import Quarantine
 from coordinator.workspaces.work import Work
 from coordinator.workspaces.worktrees import Worktrees, checked_branch
@@ -92,9 +92,20 @@ class Workspaces:
         """The task's worktree as an earlier `prepare` left it, for a restarted daemon; None if unusable."""
         return self._worktrees.find(mirror, task_name, branch)
 
+    @plain_os_errors("Preparing the sandbox's repository")
+    def lend_git(self, workspace: Workspace) -> PrivateGit:
+        """A repository of its own for an agent that must not reach the mirror. Before its run is started."""
+        return self._worktrees.lend_git(workspace)
+
+    @plain_os_errors("Preparing the workspace")
+    def share_git(self, workspace: Workspace) -> None:
+        """For an agent without a sandbox, which works in the mirror: put an earlier `lend_git` aside."""
+        self._worktrees.share_git(workspace)
+
     @plain_os_errors("Reading the workspace")
     def state(self, workspace: Workspace) -> GitState:
         """What the agent left: commits beyond the base that change something, or uncommitted work."""
+        self._worktrees.take_work(workspace)
         return self._work(workspace).state(workspace.base_sha)
 
     @plain_os_errors("Committing")
@@ -104,6 +115,7 @@ class Workspaces:
         Only after the agent's processes have ended: its stale index lock is removed. Work the agent did on
         another branch is brought to the task's branch if that is a plain fast-forward, else WorkspaceError.
         """
+        self._worktrees.take_work(workspace)
         return self._work(workspace).keep(workspace.branch, workspace.base_sha, message)
 
     @plain_os_errors("Pushing")

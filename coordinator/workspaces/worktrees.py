@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +21,14 @@ from coordinator.workspaces.mirrors import Mirrors
 from coordinator.workspaces.places import (
     BLOCKED_FILE,
     Mirror,
+    PrivateGit,
     Tree,
     Workspace,
     admins_of,
     pointed_admin,
     tree_path_of,
 )
+from coordinator.workspaces.private import lend, set_aside, take
 from coordinator.workspaces.quarantine import Quarantine, stamp
 from coordinator.workspaces.records import Record, read_record, workspace_of, write_record
 from coordinator.workspaces.refs import commit_at
@@ -157,7 +160,27 @@ class Worktrees:
             self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
             return True
 
+    def lend_git(self, workspace: Workspace) -> PrivateGit:
+        mirror, branch = workspace.mirror, workspace.branch
+        tree = self.work(mirror, workspace.path).tree
+        head = commit_at(self._git, mirror, f"refs/heads/{branch}")
+        if head is None:
+            raise WorkspaceError(f"{mirror.repo} has no branch {branch} to work on.")
+        return lend(tree, branch, head, self._git.config_of(mirror))
+
+    def share_git(self, workspace: Workspace) -> None:
+        set_aside(self.work(workspace.mirror, workspace.path).tree)
+
+    def take_work(self, workspace: Workspace) -> None:
+        """Have the mirror know what an agent has committed in a repository of its own."""
+        self._take(self.work(workspace.mirror, workspace.path).tree, workspace.branch)
+
+    def _take(self, tree: Tree, branch: str) -> None:
+        take(self._git, tree, branch, self._git.config_of(tree.mirror))
+
     def quarantine(self, workspace: Workspace, reason: str, now: datetime) -> Path:
+        with suppress(WorkspaceError, OSError):  # what cannot be taken over goes along, with the reason
+            self.take_work(workspace)
         with self._mirrors.lock(workspace.mirror):
             return self._quarantine.take_tree(workspace.mirror, workspace.path, reason, now)
 
@@ -178,6 +201,7 @@ class Worktrees:
         try:
             work = self.work(mirror, path)
             record = read_record(work.tree)
+            self._take(work.tree, branch)
             head = self._catch_up(work, branch, record, refs.remote)
         except WorkspaceError as unusable:
             self._quarantine.take_tree(mirror, path, str(unusable), now)
