@@ -66,7 +66,7 @@ def what_is_missing(box: Box) -> Iterator[str]:
     if not box.bars_user_namespaces:
         yield "it cannot keep agents from user namespaces of their own (/proc/sys is read only here)"
     if boxed.landlock_version() < boxed.LANDLOCK_WITH_SCOPES:
-        yield 'agents reach the host\'s abstract sockets with network = "open" (Linux 6.12 and Landlock end that)'
+        yield 'with network = "open" agents reach abstract sockets of the host (until Linux 6.12)'
     if os.geteuid() == 0:
         yield "Linux does not count the processes of root: only a unit's tasks_max ends a fork bomb"
 

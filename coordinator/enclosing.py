@@ -53,10 +53,10 @@ def enclosed(
     services: Services,
     provider: ProviderSettings,
     workspace: Workspace,
+    *,
     run_dir: Path,
     argv: tuple[str, ...],
     env: Mapping[str, str],
-    *,
     has_own_config: bool,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Argv and environment of the same worker in a sandbox; both as they are where there is none."""
@@ -147,15 +147,15 @@ def _of_our_agent(services: Services) -> Iterator[Mount]:
 
 
 def _hidden(services: Services, home: Path) -> tuple[Path, ...]:
+    """Never shown, whatever an operator or a program's installation shows around it."""
     loaded = services.loaded
-    return _ours(
-        loaded.state_dir, loaded.worktree_dir, loaded.log_dir, loaded.path, loaded.project_root, home
-    )
+    project, cargo = loaded.project_root, home / ".cargo"
+    own = (loaded.state_dir, loaded.worktree_dir, loaded.log_dir, loaded.path)
+    secrets = (project / ".git", project / ".env", cargo / "credentials", cargo / "credentials.toml")
+    return _in_both_forms((*own, *secrets))
 
 
 @lru_cache(maxsize=8)
-def _ours(state: Path, trees: Path, logs: Path, config: Path, project: Path, home: Path) -> tuple[Path, ...]:
-    """Never shown, whatever an operator or a program's installation shows around it."""
-    own = (state, trees, logs, config, project / ".git", project / ".env")
-    registries = (home / ".cargo" / "credentials", home / ".cargo" / "credentials.toml")
-    return tuple(dict.fromkeys(form for path in (*own, *registries) for form in (path, path.resolve())))
+def _in_both_forms(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """As written and with links followed: either may be what is shown."""
+    return tuple(dict.fromkeys(form for path in paths for form in (path, path.resolve())))

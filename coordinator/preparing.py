@@ -55,6 +55,14 @@ def find_workspace(services: Services, task: Task) -> Workspace | None:
     return services.workspaces.find(services.mirror(repository), task.name, task.branch)
 
 
+def run_folders(services: Services, task: Task, workspace: Workspace | None) -> tuple[Path, ...]:
+    """Where the task's run leaves files; nothing where there is no sandbox to limit that. Blocks."""
+    found = workspace or find_workspace(services, task)
+    if found is None or enclosing.wanted(services).box is None:
+        return ()
+    return services.workspaces.folders_of(found)
+
+
 def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) -> LaunchSpec:
     """Everything the shim needs; the limits count from now."""
     provider = services.settings.providers.get(run.provider)
@@ -65,7 +73,9 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
     is_own = has_own_config(provider, services.environ, dialect)
     plain, run_dir = _argv(services, run, workspace), Path(run.run_dir)
     env = _environment(services, provider, run, marker)
-    argv, env = enclosing.enclosed(services, provider, workspace, run_dir, plain, env, has_own_config=is_own)
+    argv, env = enclosing.enclosed(
+        services, provider, workspace, run_dir=run_dir, argv=plain, env=env, has_own_config=is_own
+    )
     return LaunchSpec(
         task=task.name,
         token=run.token,

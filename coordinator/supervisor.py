@@ -25,6 +25,7 @@ from coordinator import budgeting, settling
 from coordinator.breakers import Breakers
 from coordinator.budgeting import budgets_of
 from coordinator.faultpoints import Point, reached
+from coordinator.footprint import Footprint
 from coordinator.launcher import (
     Alive,
     Exited,
@@ -36,7 +37,7 @@ from coordinator.launcher import (
 )
 from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
-from coordinator.preparing import launch_spec, prepare_workspace
+from coordinator.preparing import launch_spec, prepare_workspace, run_folders
 from coordinator.services import Services
 from coordinator.settling import Ending, Stop
 from coordinator.workspaces import Workspace
@@ -66,6 +67,7 @@ class LiveRun:
     is_hampered: bool = False  # the disk or the store would not take something; said once
     is_marked: bool = False  # the store knows that the worker was started
     metered: int | None = None  # tokens that count in some minute already; None: what is seen first is old
+    footprint: Footprint | None = None  # of a run in a sandbox
     finished: asyncio.Task[None] | None = None
 
 
@@ -282,8 +284,21 @@ class Supervisor:
             await self._read_output(live, pieces=PIECES_PER_LOOK)
             reached(Point.PROGRESS_READ)
             self._save_progress(live)
+            await self._check_disk(live)
         except (CoordinatorError, OSError) as error:
             self._hampered(live, error)
+
+    async def _check_disk(self, live: LiveRun) -> None:
+        """Stop a run in a sandbox, adopted ones included, that takes more of the disk than it may."""
+        services, settings = self._services, self._services.settings.sandbox
+        if settings.mode == "off" or live.stop is not None:
+            return
+        if live.footprint is None:
+            folders = await services.in_thread(run_folders, services, live.task, live.workspace)
+            live.footprint = Footprint(folders, settings.worktree_mb * 1_000_000)
+        if live.footprint.is_due and await services.in_thread(live.footprint.too_much):
+            reason = f"its worktree takes more than sandbox.worktree_mb ({settings.worktree_mb:,} MB)"
+            self.stop(live.run.run_id, reason, Outcome.OVER_BUDGET)
 
     def _send_stop(self, live: LiveRun) -> None:
         """Pass a stop on to the shim. While the disk is full that fails; each look at the run repeats it."""

@@ -21,7 +21,7 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateGit:
-    """The parts of a worktree's own repository that a sandbox has to show (`private.py`). No links in them."""
+    """The parts of a worktree's own repository that a sandbox has to show. No links in them."""
 
     git_file: Path  # `.git` in the worktree: to be read only
     admin: Path  # to be written, but for what follows

@@ -1,12 +1,12 @@
-"""The git repository that an agent in a sandbox has instead of the mirror: its own refs and its own objects.
+"""The git repository that an agent in a sandbox has instead of the mirror: its own refs, its own objects.
 
-It lies in the git directory of the worktree, in `sandbox/`, and lives as long. In the sandbox `commondir` leads
-there and the mirror's objects can be read, so `git status`, `diff`, `log` and `commit` work, while the mirror's
-refs, config and hooks, its other worktrees and its objects are out of reach. What the agent has committed is
+It lies in the git directory of the worktree, in `sandbox/`, and lives as long. In the sandbox `commondir`
+leads there and the mirror's objects can be read, so `git status`, `diff`, `log` and `commit` work, while the
+mirror's refs, config and hooks and its other worktrees are out of reach. What the agent has committed is
 fetched into the mirror when its run is over, and only what stands on the task's branch or on HEAD.
 
-Nothing here is trusted once an agent had it: no link is followed, what git would read as an instruction is put
-back before git looks.
+Nothing here is trusted once an agent had it: no link is followed, and what git would read as an instruction
+is put back before git looks.
 """
 
 from __future__ import annotations

@@ -97,6 +97,11 @@ class Workspaces:
         """A repository of its own for an agent that must not reach the mirror. Before its run is started."""
         return self._worktrees.lend_git(workspace)
 
+    def folders_of(self, workspace: Workspace) -> tuple[Path, ...]:
+        """Where a run on it can leave files: the worktree and its git directory."""
+        tree = self._work(workspace).tree
+        return tree.path, tree.admin
+
     @plain_os_errors("Preparing the workspace")
     def share_git(self, workspace: Workspace) -> None:
         """For an agent without a sandbox, which works in the mirror: put an earlier `lend_git` aside."""
