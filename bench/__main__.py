@@ -18,6 +18,7 @@ from bench import (
     restart,
     routing,
     routing_health,
+    sandbox,
     shim,
     throughput,
 )
@@ -33,6 +34,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("A shim's memory among 20, PSS, MB", "shim_pss_mb", "{:.1f}", "< 3", lambda x: x < 3),
     ("Committed claim to the agent's first instruction, median, ms", "claim_to_exec_ms_median", "{:.0f}", "< 25", lambda x: x < 25),
     ("… 95 % are below, ms", "claim_to_exec_ms_p95", "{:.0f}", "", bool),
+    ("A sandbox adds to the start of a run, median, ms", "sandbox_added_ms", "{:.0f}", "< 50", lambda x: x < 50),
+    ("… 95 % are below, ms", "sandbox_added_ms_p95", "{:.0f}", "", bool),
+    ("… a start without one, ms", "sandbox_none_ms", "{:.1f}", "", bool),
     ("20 issues to draft pull requests, concurrency 4, per second", "issues_per_second", "{:.1f}", "≥ 10", lambda x: x >= 10),
     ("Listing to the worker's first line, median, ms", "start_ms_median", "{:.0f}", "< 40", lambda x: x < 40),
     ("… slowest of ten, ms", "start_ms_max", "{:.0f}", "", bool),
@@ -89,6 +93,7 @@ def measure() -> Figures:
     figures = throughput.measure()
     figures |= {f"claim_{name}": value for name, value in claim.measure().items()}
     figures |= shim.measure()
+    figures |= sandbox.measure()
     figures |= pipeline.measure()
     figures |= idle.measure()
     figures |= routing_health.measure()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sys
+
+import _signal as signal  # what `signal` wraps in enums, which take longer to load than all else
 
 _LIMITS = {
     "processes": resource.RLIMIT_NPROC,

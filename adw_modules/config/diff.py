@@ -29,6 +29,7 @@ RESTART_KEYS = frozenset(
         "github.git_user_email",
         "repositories.remote_url",
         "worktree.base_dir",
+        "sandbox.bwrap",
     }
 )
 
@@ -73,7 +74,7 @@ def settings_diff(old: Settings, new: Settings) -> list[str]:
 def pin_restart_keys(running: Settings, new: Settings) -> Settings:
     """The settings in force after a reload: `new`, but with the running values of what needs a restart."""
     update: dict[str, Any] = {"repositories": tuple(_pinned_repositories(running, new))}
-    for section in ("coordinator", "github", "worktree"):
+    for section in ("coordinator", "github", "worktree", "sandbox"):
         kept = {key: value for key, value in getattr(running, section) if needs_restart(f"{section}.{key}")}
         update[section] = getattr(new, section).model_copy(update=kept)
     return new.model_copy(update=update)

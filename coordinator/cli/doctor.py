@@ -81,6 +81,7 @@ def examine(config: Path) -> Iterator[Finding]:
     yield _git(environ)
     yield from _configuration(loaded, environ)
     yield from _launcher(loaded, service)
+    yield from _sandbox(loaded, environ)
     yield from _providers(loaded, environ, service)
     yield from _state(loaded, service)
     yield from _circuits(loaded)
@@ -146,6 +147,28 @@ def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Fin
         text = f"{manager.name} cannot enforce limits on: {', '.join(missing)}"
         mend = "it needs control groups version 2 and Delegate=memory pids cpu in user@.service"
         yield Finding(check="launcher", ok=None, text=text, mend=mend)
+
+
+def _sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What this host can, as seen by whoever asks: the daemon of another account may find something else."""
+    from coordinator.bubblewrap import find, what_is_missing
+
+    settings = loaded.settings.sandbox
+    found = find(settings, environ)
+    if found.box is None:
+        is_wanted = settings.mode == "bubblewrap"
+        text = f"workers run without a sandbox: {found.problem}"
+        mend = "install bubblewrap 0.8 or newer" if settings.mode != "off" else 'set sandbox.mode = "auto"'
+        yield Finding(check="sandbox", ok=False if is_wanted else None, text=text, mend=mend)
+        if settings.required_for_public:
+            text = "tasks of public repositories are not started without a sandbox"
+            yield Finding(check="sandbox", ok=None, text=text)
+        return
+    box = found.box
+    text = f"bubblewrap {box.version or 'of an unknown version'} from {box.source} works ({box.bwrap})"
+    yield Finding(check="sandbox", ok=True, text=f'{text}; network = "{settings.network}"')
+    for missing in what_is_missing(box):
+        yield Finding(check="sandbox", ok=None, text=missing)
 
 
 def _manager_problems(manager: Manager, service: Installed | None) -> list[str]:

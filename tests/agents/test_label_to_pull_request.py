@@ -64,6 +64,7 @@ def play(claude: str, stub: StubLLM, tmp_path: Path) -> Iterator[Play]:
         }
         config = {
             "coordinator": {"stop_grace_seconds": 5},
+            "sandbox": {"mode": "bubblewrap"},
             "providers.claude-cli": provider,
             "models": [_price_entry(model) for model in PRICES],
         }

@@ -22,6 +22,7 @@ def world(request: pytest.FixtureRequest, stub: StubLLM, tmp_path: Path) -> Iter
     cli = installed(request.param)
     config = {
         "coordinator": {"stop_grace_seconds": 5},
+        "sandbox": {"mode": "bubblewrap"},
         "llm": {"provider": cli.name, "model_default": cli.model},
         f"providers.{cli.name}": provider_table(cli, stub.url(run="job")),
     }
@@ -33,7 +34,7 @@ def world(request: pytest.FixtureRequest, stub: StubLLM, tmp_path: Path) -> Iter
 
 
 # Each has its numbers from another place: the stream, the stream by model, a journal beside it.
-@pytest.mark.parametrize("world", ["codex", "gemini", "copilot"], indirect=True)
+@pytest.mark.parametrize("world", ["codex", "gemini", "qwen", "opencode", "copilot"], indirect=True)
 def test_a_label_becomes_a_pull_request_and_the_stored_tokens_are_those_billed(
     world: World, stub: StubLLM
 ) -> None:

@@ -160,7 +160,7 @@ def test_the_example_as_it_is_changes_no_default():
 
 def test_a_default_in_the_example_is_the_default():
     shown, defaults = parse_settings(uncommented(), source="x"), Settings()
-    for section in ("coordinator", "worker_limits", "retries", "github", "llm", "worktree"):
+    for section in ("coordinator", "worker_limits", "sandbox", "retries", "github", "llm", "worktree"):
         for key, field in type(getattr(defaults, section)).model_fields.items():
             if field.default is not None:
                 assert getattr(getattr(shown, section), key) == field.default, f"{section}.{key}"
