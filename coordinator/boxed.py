@@ -12,7 +12,11 @@ import os
 import resource
 import sys
 
-import _signal as signal  # what `signal` wraps in enums, which take longer to load than all else
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enums around it, which take longer to load than all else
 
 _LIMITS = {
     "processes": resource.RLIMIT_NPROC,
