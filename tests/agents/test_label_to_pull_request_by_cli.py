@@ -34,7 +34,7 @@ def world(request: pytest.FixtureRequest, stub: StubLLM, tmp_path: Path) -> Iter
 
 
 # Each has its numbers from another place: the stream, the stream by model, a journal beside it.
-@pytest.mark.parametrize("world", ["codex", "gemini", "qwen", "opencode", "copilot"], indirect=True)
+@pytest.mark.parametrize("world", ["codex", "gemini", "copilot"], indirect=True)
 def test_a_label_becomes_a_pull_request_and_the_stored_tokens_are_those_billed(
     world: World, stub: StubLLM
 ) -> None:
@@ -59,3 +59,11 @@ def test_a_label_becomes_a_pull_request_and_the_stored_tokens_are_those_billed(
     }
     assert stub.requests("job") == 2
     assert counted == stub.billed_by_model("job")
+
+
+@pytest.mark.parametrize("world", ["qwen", "opencode"], indirect=True)
+def test_the_others_work_in_a_sandbox_too(world: World) -> None:
+    number = world.issue("Please write HELLO.md.", title="Say hello")
+    world.start()
+    world.until_state(number, "succeeded")
+    assert world.result(number).pulls == 1
