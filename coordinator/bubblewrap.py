@@ -17,6 +17,7 @@ from pathlib import Path
 from adw_modules.config import SandboxSettings
 from coordinator import boxed
 from coordinator.sandbox import NO_HOME, UNPRIVILEGED_ID, Box, Limits, View, command
+from coordinator.systemd.units import Manager
 
 PATIENCE = 20.0  # seconds for one start; a loaded machine needs two
 FOLDER = "sandbox"  # of the state directory: the stand-ins for /etc/passwd and /etc/group
@@ -25,7 +26,7 @@ _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _HINTS = (
     ("uid map", "this host bars user namespaces (AppArmor, or a container without them)"),
     ("No permissions to create", "this host bars user namespaces"),
-    ("Can't mount proc", "/proc is covered here: a container, or a unit with ProtectKernelTunables"),
+    ("Can't mount proc", 'a container, or a hardened unit: there coordinator.launcher = "systemd" helps'),
     ("Unknown option", "version 0.8 or newer is needed"),
 )
 
@@ -38,14 +39,21 @@ class Found:
     problem: str = ""
 
 
-def find(settings: SandboxSettings, environ: Mapping[str, str], state_dir: Path | None = None) -> Found:
+def find(
+    settings: SandboxSettings,
+    environ: Mapping[str, str],
+    state_dir: Path | None = None,
+    *,
+    in_units: bool = False,
+) -> Found:
     """The bubblewrap that works here; starts it, once per process and choice. Blocks for some 50 ms then.
 
-    With `state_dir` the accounts that a sandbox shows are written there.
+    With `state_dir` the accounts that a sandbox shows are written there. `in_units`: runs are units of
+    systemd, so it is tried in one: the daemon's own unit may be too narrow for a sandbox.
     """
     if settings.mode == "off":
         return Found(problem='sandbox.mode is "off"')
-    return _found(settings.bwrap, environ.get("PATH", os.defpath), environ.get("HOME"), state_dir)
+    return _found(settings.bwrap, environ.get("PATH", os.defpath), environ.get("HOME"), state_dir, in_units)
 
 
 def permits_public(found: Found, settings: SandboxSettings) -> bool:
@@ -75,7 +83,13 @@ def what_is_missing(box: Box) -> Iterator[str]:
 
 
 @lru_cache(maxsize=16)
-def _found(configured: str | None, path: str, home: str | None, state_dir: Path | None) -> Found:
+def _found(
+    configured: str | None,
+    path: str,
+    home: str | None,
+    state_dir: Path | None,
+    in_units: bool,
+) -> Found:
     env = shutil.which("env", path=f"{path}{os.pathsep}/usr/bin")
     if env is None:
         return Found(problem="there is no program env on PATH")
@@ -84,7 +98,7 @@ def _found(configured: str | None, path: str, home: str | None, state_dir: Path 
     for program, source in _candidates(configured, path):
         box = Box(bwrap=program, env=Path(env), source=source, version=_version(program), accounts=accounts)
         for candidate in (box, replace(box, bars_user_namespaces=False)):
-            problem = _try(candidate)
+            problem = _try(candidate, in_units=in_units)
             if not problem:
                 return Found(box=candidate)
         problems.append(f"{program} ({source}): {problem}")
@@ -123,16 +137,19 @@ def _version(program: Path) -> str:
     return done.stdout.strip().removeprefix("bubblewrap ")
 
 
-def _try(box: Box) -> str:
+def _try(box: Box, *, in_units: bool) -> str:
     """Why it does not work; empty if it does. Everything that a run asks for is asked for."""
     view = View(cwd=Path("/tmp"), home=NO_HOME)  # noqa: S108  the sandbox's own
-    argv = command(("true",), box=box, view=view, limits=Limits())
+    argv, env = list(command(("true",), box=box, view=view, limits=Limits())), {"PATH": "/usr/bin:/bin"}
+    if in_units:
+        manager = Manager.of_this_process()
+        argv, env = manager.trial_command(argv), manager.environment
     try:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={"PATH": "/usr/bin:/bin"},
+            env=env,
             cwd="/",
             check=False,
             timeout=PATIENCE,

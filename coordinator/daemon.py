@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from time import monotonic
 
-from adw_modules.errors import ConfigError, StoreDamaged, StoreError
+from adw_modules.errors import ConfigError, SpawnError, StoreDamaged, StoreError
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Requeue
-from coordinator import bubblewrap, lastgood, ownerless, statusfile
+from coordinator import enclosing, lastgood, ownerless, statusfile
 from coordinator.apply import apply, withdraw_idle
 from coordinator.breakers import Breakers
 from coordinator.catalogjobs import CatalogueJob, CatalogueJobs
@@ -500,16 +500,14 @@ class Daemon:
 
     async def _look_at_sandbox(self) -> None:
         """Once for the life of this process. Raises ConfigError where there has to be one and is none."""
-        settings = self.services.settings.sandbox
-        if settings.mode == "off":
+        if self.services.settings.sandbox.mode == "off":
             return
-        state_dir = self.services.loaded.state_dir
-        found = await self.services.in_thread(bubblewrap.find, settings, self.services.environ, state_dir)
-        if found.box is not None:
-            return
-        if settings.mode == "bubblewrap":
-            raise ConfigError(f'sandbox.mode is "bubblewrap", and it does not work here: {found.problem}')
-        log.warning("workers run without a sandbox", reason=found.problem)
+        try:
+            found = await self.services.in_thread(enclosing.wanted, self.services)
+        except SpawnError as error:
+            raise ConfigError(str(error)) from error
+        if found.box is None:
+            log.warning("workers run without a sandbox", reason=found.problem)
 
     def _banner(self) -> None:
         settings = self.services.settings

@@ -43,7 +43,8 @@ NETWORKS: Mapping[str, NetworkPlan] = {"open": OPEN, "none": NONE}
 def wanted(services: Services) -> Found:
     """What this host's sandbox is. Blocks the first time. Raises SpawnError where there has to be one."""
     settings = services.settings.sandbox
-    found = find(settings, services.environ, services.loaded.state_dir)
+    in_units = services.settings.coordinator.launcher == "systemd"
+    found = find(settings, services.environ, services.loaded.state_dir, in_units=in_units)
     if found.box is None and settings.mode == "bubblewrap":
         raise SpawnError(f'sandbox.mode is "bubblewrap", and it does not work here: {found.problem}')
     return found

@@ -154,7 +154,7 @@ def _sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Fin
     from coordinator.bubblewrap import find, what_is_missing
 
     settings = loaded.settings.sandbox
-    found = find(settings, environ)
+    found = find(settings, environ, in_units=loaded.settings.coordinator.launcher == "systemd")
     if found.box is None:
         is_wanted = settings.mode == "bubblewrap"
         text = f"workers run without a sandbox: {found.problem}"

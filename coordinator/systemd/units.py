@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,12 +94,17 @@ class Manager:
             f"UMask={umask:04o}",
             *limits.properties(),
         ]
-        who = [f"--uid={self.uid}", f"--gid={self.gid}"] if self.is_system else ["--user"]
         described = ["--description=A run of Coordinator", f"--unit={unit}"]
         options = [word for each in properties for word in ("-p", each)]
-        # systemd would put variables in for `$NAME`, also inside a path.
-        literal = [word.replace("$", "$$") for word in command]
-        return ["systemd-run", "--quiet", "--collect", *who, *described, *options, "--", *literal]
+        return ["systemd-run", "--quiet", "--collect", *self._who, *described, *options, *_literal(command)]
+
+    def trial_command(self, command: Sequence[str]) -> list[str]:
+        """The argv that runs `command` where units run, and ends and speaks as that does."""
+        return ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", *self._who, *_literal(command)]
+
+    @property
+    def _who(self) -> list[str]:
+        return [f"--uid={self.uid}", f"--gid={self.gid}"] if self.is_system else ["--user"]
 
     def kill(self, unit: str) -> bool:
         """SIGKILL to every process of the unit. False: there is no such unit (any more), or nobody to ask."""
@@ -145,6 +151,11 @@ class Manager:
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def _literal(command: Sequence[str]) -> list[str]:
+    """systemd would put variables in for `$NAME`, also inside a path."""
+    return ["--", *(word.replace("$", "$$") for word in command)]
 
 
 _ASKS_FOR = 'coordinator.launcher is "systemd"'
