@@ -74,7 +74,7 @@ def enclosed(
         read_write(workspace.path),
         *_of_git(workspace.git),
     )
-    view = View(cwd=workspace.path, home=home, mounts=mounts, hidden=_hidden(services, home))
+    view = View(cwd=workspace.path, home=home, mounts=mounts, hidden=_hidden(services, provider, home))
     inside = command(argv, box=box, view=view, limits=limits_of(settings), network=network)
     return inside, environment(env, home, network)
 
@@ -147,11 +147,15 @@ def _of_our_agent(services: Services) -> Iterator[Mount]:
     yield read_only(services.loaded.path)
 
 
-def _hidden(services: Services, home: Path) -> tuple[Path, ...]:
-    """Never shown, whatever an operator or a program's installation shows around it."""
+def _hidden(services: Services, provider: ProviderSettings, home: Path) -> tuple[Path, ...]:
+    """Never shown, whatever an operator or a program's installation shows around it.
+
+    The configuration is: to our own agent, which has its preferences there.
+    """
     loaded = services.loaded
     project, cargo = loaded.project_root, home / ".cargo"
-    own = (loaded.state_dir, loaded.worktree_dir, loaded.log_dir, loaded.path)
+    configuration = () if provider.agent == "openrouter-cli" else (loaded.path,)
+    own = (loaded.state_dir, loaded.worktree_dir, loaded.log_dir, *configuration)
     secrets = (project / ".git", project / ".env", cargo / "credentials", cargo / "credentials.toml")
     return _in_both_forms((*own, *secrets))
 

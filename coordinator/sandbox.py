@@ -269,7 +269,7 @@ def installation(program: Path, home: Path) -> tuple[Mount, ...]:
     for step in _links(program):
         found[_installed_root(step, home)] = None
         found.update(dict.fromkeys(_interpreters(step)))
-    return tuple(read_only(path) for path in found if _is_to_be_shown(path))
+    return tuple(mount for path in found if _is_to_be_shown(path) for mount in _with_link(path))
 
 
 @lru_cache(maxsize=64)
@@ -277,7 +277,15 @@ def on_path(path: str, home: Path) -> tuple[Mount, ...]:
     """The folders of PATH outside the system's, so that an agent finds the programs that the daemon finds."""
     folders = [Path(each) for each in path.split(os.pathsep) if each.startswith("/")]
     roots = dict.fromkeys(_installed_root(each / "program", home) for each in folders if each.is_dir())
-    return tuple(read_only(each) for each in roots if _is_to_be_shown(each))
+    return tuple(mount for each in roots if _is_to_be_shown(each) for mount in _with_link(each))
+
+
+def _with_link(path: Path) -> tuple[Mount, ...]:
+    """A folder that is a link stays one: programs look beside the place that they really are in."""
+    if not path.is_symlink() or not path.is_dir():
+        return (read_only(path),)
+    real = path.resolve()
+    return Mount(target=path, how=How.LINK, source=real), read_only(real)
 
 
 def _is_to_be_shown(path: Path) -> bool:
