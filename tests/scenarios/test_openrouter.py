@@ -33,6 +33,7 @@ def test_an_issue_is_worked_on_by_a_model_of_openrouter_and_becomes_a_pull_reque
         )
         world: World = a_world(
             providers__openrouter=PROVIDER,
+            sandbox={"mode": "bubblewrap"},
             llm={"provider": "openrouter", "model_default": MODEL},
             openrouter={"app_name": "Told by the daemon's own file"},
         )
