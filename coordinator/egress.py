@@ -1,0 +1,559 @@
+"""The way out of a sandbox without a network: runs it, and is the proxy it finds on its own loopback.
+
+One process per run, outside the sandbox: it starts the sandbox (bubblewrap), opens the listening sockets
+*inside* the sandbox's network, judges every connection by the run's policy (`adw_modules.security.egress`),
+writes down what it refused, and ends as the sandbox ends. It outlives the daemon, as the
+run does.
+
+Must not: trust a byte from inside, resolve a name that is not allowed, connect to an address that it has
+not judged, import anything that starts slowly or anything after its start (as in `shim.py`), or know what
+a task is.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from adw_modules.security.egress import (
+    LIMIT,
+    MOST_HEAD_BYTES,
+    MOST_HELLO_BYTES,
+    Asked,
+    Incomplete,
+    Policy,
+    Refused,
+    check_hello,
+    parse_head,
+)
+
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost every start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+FORMAT = 1  # of the policy file
+MOST_CONNECTIONS = 128  # at once; npm opens some fifty
+MOST_REFUSALS = 200  # kinds of refusal that are written down
+HEAD_SECONDS = 10.0  # for a whole head, and for a whole client hello
+CONNECT_SECONDS = 15.0  # for each address of a name
+MOST_ADDRESSES = 6  # of a name that are tried
+IDLE_SECONDS = 3600.0  # a model may think for long without a word
+KEEPALIVE_SECONDS = 60  # without a byte, until the other side is asked whether it is there
+UNUSABLE = 71  # exit code: the sandbox could not be given its way out, so nothing was run
+
+_CHUNK = 65_536
+_BACKLOG = 128
+_IP_FREEBIND = 15
+_NS_GET_USERNS = 0xB701
+_PR_SET_PDEATHSIG = 1
+# A polite signal goes to the whole group, so to the agent as well: we stay until the sandbox has ended.
+_AWAITED = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+_STATUS_FD, _BLOCK_FD = 3, 4
+# What the sandbox has to be started with: it tells who is inside, and waits there until it may go on.
+BWRAP_OPTIONS = ("--json-status-fd", str(_STATUS_FD), "--block-fd", str(_BLOCK_FD))
+_WRONG_NAME = b"\x15\x03\x03\x00\x02\x02\x70"  # a TLS alert: unrecognized_name
+_ANSWERS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
+
+
+class _Unusable(Exception):
+    """The sandbox cannot be run with its way out; `str(error)` says why."""
+
+
+class _Plan:
+    """The policy file. Building it raises KeyError, TypeError or ValueError for a wrong shape."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        if raw["format"] != FORMAT:
+            raise ValueError(f"format {raw['format']!r}")
+        self.policy = Policy.of(raw)
+        self.port = int(raw["port"])
+        # Ports of this machine's loopback that the sandbox finds on its own: (port, address, port).
+        self.forwards = [(int(inner), str(host), int(port)) for inner, host, port in raw["forwards"]]
+        self.pinned = {str(name): [str(each) for each in found] for name, found in raw["pinned"].items()}
+        upstream = raw["upstream"]
+        self.upstream = None if upstream is None else (str(upstream["host"]), int(upstream["port"]))
+        self.direct = tuple(str(name) for name in upstream["direct"]) if upstream else ()
+
+    def proxy_for(self, host: str) -> tuple[str, int] | None:
+        """The operator's own proxy, if this host is reached through it."""
+        is_direct = any(host == name or host.endswith("." + name) for name in self.direct)
+        return None if is_direct else self.upstream
+
+
+# --- what was refused --------------------------------------------------------------------------------------
+
+
+class _Refusals:
+    """The log of refusals: a JSON line when something is refused for the 1st, 2nd, 4th, 8th ... time.
+
+    So it says nearly how often even if we are killed, and an agent that tries for ever fills no disk.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        self._lock = _thread.allocate_lock()
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def note(self, refusal: Refused) -> None:
+        kind = (refusal.reason, refusal.target)
+        with self._lock:
+            if kind not in self._counts and len(self._counts) >= MOST_REFUSALS:
+                kind = (refusal.reason, "")  # one of too many
+            count = self._counts[kind] = self._counts.get(kind, 0) + 1
+            if count & (count - 1) == 0:
+                self._write(kind, count)
+
+    def close(self) -> None:
+        """Write the last counts."""
+        with self._lock:
+            for kind, count in self._counts.items():
+                if count & (count - 1):
+                    self._write(kind, count)
+
+    def _write(self, kind: tuple[str, str], count: int) -> None:
+        line = json.dumps({"reason": kind[0], "target": kind[1], "count": count}) + "\n"
+        with contextlib.suppress(OSError):  # a full disk: the request is refused all the same
+            os.write(self._file, line.encode())
+
+
+# --- one connection ----------------------------------------------------------------------------------------
+
+
+class _Hung(OSError):
+    """The other side has sent nothing, or too slowly, for too long."""
+
+
+class _Proxy:
+    """Answers connections from inside, each in a thread of its own."""
+
+    def __init__(self, plan: _Plan, refusals: _Refusals) -> None:
+        self._plan = plan
+        self._refusals = refusals
+        self._lock = _thread.allocate_lock()
+        self._open = 0
+
+    def take(self, client: socket.socket, forward: tuple[str, int] | None) -> None:
+        """Serve an accepted connection; `forward`: pass its bytes to this address and judge nothing."""
+        client.setblocking(True)
+        with self._lock:
+            is_too_many = self._open >= MOST_CONNECTIONS
+            self._open += not is_too_many
+        if is_too_many:
+            self._refusals.note(Refused(LIMIT, "", f"more than {MOST_CONNECTIONS} connections"))
+            client.close()
+            return
+        try:
+            _thread.start_new_thread(self._serve, (client, forward))
+        except RuntimeError:  # no memory for a thread
+            client.close()
+            self._ended()
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._open -= 1
+
+    def _serve(self, client: socket.socket, forward: tuple[str, int] | None) -> None:
+        try:
+            with client:
+                if forward is None:
+                    self._answer(client)
+                else:
+                    with socket.create_connection(forward, timeout=CONNECT_SECONDS) as server:
+                        _relay(client, server)
+        except OSError:
+            pass  # one side is gone
+        finally:
+            self._ended()
+
+    def _answer(self, client: socket.socket) -> None:
+        try:
+            head, rest = _read_head(client)
+            asked = parse_head(head)
+            self._plan.policy.check_request(asked)
+            server = self._connect(asked)
+        except Refused as refusal:
+            self._refusals.note(refusal)
+            _reply(client, 403 if refusal.target else 400, refusal.text)
+        except _Hung:
+            return
+        except OSError as error:
+            _reply(client, 502, f"cannot be reached: {error.strerror or error}")
+        else:
+            with server:
+                self._pass(client, server, asked, rest)
+
+    def _pass(self, client: socket.socket, server: socket.socket, asked: Asked, rest: bytes) -> None:
+        if not asked.is_tunnel:
+            server.sendall(asked.head + rest)
+            _relay(client, server)
+            return
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if asked.port != 443 and not rest and _speaks_first(server, client):
+            _relay(client, server)
+            return
+        try:
+            first = _read_hello(client, asked, rest)
+        except Refused as refusal:
+            self._refusals.note(refusal)
+            client.sendall(_WRONG_NAME)
+            return
+        server.sendall(first)
+        _relay(client, server)
+
+    def _connect(self, asked: Asked) -> socket.socket:
+        proxy = self._plan.proxy_for(asked.host)
+        if proxy is not None and asked.is_tunnel:
+            return _through(proxy, asked)
+        # What is connected to is what was judged: the name is not looked up a second time.
+        failure = OSError(errno.EHOSTUNREACH, "no address of it could be reached")
+        refusal = None
+        for address in self._resolve(asked)[:MOST_ADDRESSES]:
+            try:
+                self._plan.policy.check_address(asked, address)
+                return socket.create_connection((address, asked.port), timeout=CONNECT_SECONDS)
+            except Refused as refused:
+                refusal = refused
+            except OSError as error:
+                failure = error
+        raise refusal or failure
+
+    def _resolve(self, asked: Asked) -> list[str]:
+        if asked.host in self._plan.pinned:
+            return self._plan.pinned[asked.host]
+        try:
+            found = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(errno.EINVAL, "its name cannot be looked up") from error
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def _speaks_first(server: socket.socket, client: socket.socket) -> bool:
+    """Waits for the first byte of either. A server that greets its clients is not asked for by TLS."""
+    poll = select.poll()
+    for end in (server, client):
+        poll.register(end, select.POLLIN)
+    ready = dict(poll.poll(IDLE_SECONDS * 1000))
+    return server.fileno() in ready and client.fileno() not in ready
+
+
+def _through(proxy: tuple[str, int], asked: Asked) -> socket.socket:
+    """A tunnel through the operator's own proxy, which looks the name up itself."""
+    server = socket.create_connection(proxy, timeout=CONNECT_SECONDS)
+    try:
+        server.sendall(f"CONNECT {asked.target} HTTP/1.1\r\nHost: {asked.target}\r\n\r\n".encode())
+        head, rest = _read_head(server)
+        if head.split(b" ", 2)[1:2] != [b"200"] or rest:
+            said = head.split(b"\r\n", 1)[0][:80].decode("latin-1")
+            raise OSError(errno.ECONNREFUSED, f"the proxy of this machine answers {said!r}")
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _read_head(source: socket.socket) -> tuple[bytes, bytes]:
+    """(head with its empty line, what came after it). Raises Refused if it is too long, or OSError."""
+    until, data = time.monotonic() + HEAD_SECONDS, b""
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        if len(data) > MOST_HEAD_BYTES:
+            raise Refused(LIMIT, "", f"the head of the request is longer than {MOST_HEAD_BYTES} bytes")
+        data += _receive(source, until)
+    return data[: end + 4], data[end + 4 :]
+
+
+def _read_hello(client: socket.socket, asked: Asked, data: bytes) -> bytes:
+    """The first bytes of the tunnel, judged. Raises Refused or OSError."""
+    until = time.monotonic() + (HEAD_SECONDS if asked.port == 443 else IDLE_SECONDS)
+    while True:
+        if data:
+            try:
+                check_hello(asked, data)
+            except Incomplete:
+                if len(data) > MOST_HELLO_BYTES:
+                    raise Refused(LIMIT, asked.target, "the first message of TLS never ends") from None
+            else:
+                return data
+        data += _receive(client, until)
+
+
+def _receive(source: socket.socket, until: float) -> bytes:
+    source.settimeout(max(until - time.monotonic(), 0.001))
+    try:
+        data = source.recv(_CHUNK)
+    except TimeoutError as error:
+        raise _Hung(errno.ETIMEDOUT, "sent nothing for too long") from error
+    if not data:
+        raise _Hung(errno.ECONNRESET, "has closed the connection")
+    return data
+
+
+def _reply(client: socket.socket, status: int, text: str) -> None:
+    body = f"coordinator: {text}.\n".encode(errors="replace")
+    head = (
+        f"HTTP/1.1 {status} {_ANSWERS[status]}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    client.settimeout(HEAD_SECONDS)
+    client.sendall(head.encode() + body)
+    # Closing with bytes unread would be a reset, and the client would not see why.
+    client.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        while client.recv(_CHUNK):
+            pass
+
+
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    """Bytes both ways until both have ended, or nothing has moved for IDLE_SECONDS."""
+    for end in (one, other):
+        end.setblocking(False)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A model that thinks for minutes: what is between us must not take the connection for dead.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    ways = (_Way(one, other), _Way(other, one))
+    while not all(way.is_done for way in ways):
+        poll = select.poll()
+        for end in (one, other):
+            wanted = sum(way.wants(end) for way in ways)
+            if wanted:
+                poll.register(end, wanted)
+        ready = dict(poll.poll(IDLE_SECONDS * 1000))
+        if not ready:
+            return
+        for way in ways:
+            way.move(ready)
+
+
+class _Way:
+    """One direction of a connection: at most one chunk is under way, so the slower side sets the pace."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self._source = source
+        self._sink = sink
+        self._pending = memoryview(b"")
+        self._has_ended = False
+        self.is_done = False
+
+    def wants(self, end: socket.socket) -> int:
+        if self._pending:
+            return select.POLLOUT if end is self._sink else 0
+        return select.POLLIN if end is self._source and not self._has_ended else 0
+
+    def move(self, ready: Mapping[int, int]) -> None:
+        """Raises OSError when either side is gone."""
+        if self.is_done:
+            return
+        if not self._pending and not self._has_ended and self._source.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._pending = memoryview(self._source.recv(_CHUNK))
+                self._has_ended = not self._pending
+        if self._pending:
+            with contextlib.suppress(BlockingIOError):
+                self._pending = self._pending[self._sink.send(self._pending) :]
+        if self._has_ended and not self._pending:
+            self.is_done = True
+            self._sink.shutdown(socket.SHUT_WR)
+
+
+# --- the sandbox -------------------------------------------------------------------------------------------
+
+
+class _Sandbox:
+    """The sandbox we run: bubblewrap, blocked before it executes the agent until its network is ready."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._status, status_end = os.pipe()
+        block_end, self._block = os.pipe()
+        try:
+            self.pid = os.posix_spawnp(
+                command[0],
+                command,
+                os.environ,
+                file_actions=_moved(status_end, block_end),
+                setsigmask=(),
+                setsigdef=(*_AWAITED, signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except OSError as error:
+            raise _Unusable(f"cannot execute {command[0]}: {error.strerror}") from error
+        finally:
+            os.close(status_end)
+            os.close(block_end)
+        self.inner = self._inner_pid()
+
+    def _inner_pid(self) -> int:
+        """The first process inside, as bubblewrap tells it."""
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = os.read(self._status, 4096)
+            if not piece:
+                raise _Unusable("the sandbox ended before it began")
+            line += piece
+        return int(json.loads(line.splitlines()[0])["child-pid"])
+
+    def listeners(self, ports: list[int]) -> list[socket.socket]:
+        """Sockets that listen on the loopback inside, and are accepted from out here.
+
+        A socket belongs to the network it was made in, whoever holds it: nothing of ours has to run inside.
+        """
+        ours, theirs = socket.socketpair()
+        maker = os.fork()
+        if maker == 0:
+            os._exit(_make_listeners(self.inner, ports, theirs))
+        theirs.close()
+        with ours:
+            said, fds, _, _ = socket.recv_fds(ours, 1024, len(ports))
+        os.waitpid(maker, 0)
+        if len(fds) != len(ports):
+            raise _Unusable(f"cannot listen inside the sandbox: {said.decode(errors='replace')}")
+        return [socket.socket(fileno=fd) for fd in fds]
+
+    def begin(self) -> None:
+        """Let it execute the agent."""
+        os.close(self._block)
+
+    def status(self) -> int | None:
+        """As of waitpid; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return status if pid else None
+
+    def kill(self) -> None:
+        """At once and with everything in it; reaps it."""
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+def _moved(status: int, block: int) -> list[tuple[int, ...]]:
+    """Has the two descriptors where `BWRAP_OPTIONS` says. By way of numbers that are neither of them."""
+    return [
+        (os.POSIX_SPAWN_DUP2, status, _STATUS_FD + 100),
+        (os.POSIX_SPAWN_DUP2, block, _BLOCK_FD + 100),
+        (os.POSIX_SPAWN_DUP2, _STATUS_FD + 100, _STATUS_FD),
+        (os.POSIX_SPAWN_DUP2, _BLOCK_FD + 100, _BLOCK_FD),
+        (os.POSIX_SPAWN_CLOSE, _STATUS_FD + 100),
+        (os.POSIX_SPAWN_CLOSE, _BLOCK_FD + 100),
+    ]
+
+
+def _make_listeners(pid: int, ports: list[int], answer: socket.socket) -> int:
+    """Enter that network, listen, hand the sockets out. In a process of its own: there is no way back."""
+    try:
+        _enter_network(pid)
+        sockets = [_listener(port) for port in ports]
+        socket.send_fds(answer, [b"\n"], [each.fileno() for each in sockets])
+    except OSError as error:
+        answer.send(str(error).encode(errors="replace")[:1000])
+        return 1
+    return 0
+
+
+def _enter_network(pid: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if os.readlink(f"/proc/self/fd/{network}") == os.readlink("/proc/self/ns/net"):
+        raise OSError(errno.EINVAL, "the sandbox has no network of its own")
+    owner = fcntl.ioctl(network, _NS_GET_USERNS)  # whoever owns it may enter it, root or not
+    for namespace in (owner, network):
+        kind = "user" if namespace == owner else "net"
+        if os.readlink(f"/proc/self/fd/{namespace}") == os.readlink(f"/proc/self/ns/{kind}"):
+            continue
+        if libc.setns(namespace, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter the sandbox's {kind} namespace")
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # bubblewrap may still be about to raise it
+    listener.bind(("127.0.0.1", port))
+    listener.listen(_BACKLOG)
+    return listener
+
+
+# --- the whole ---------------------------------------------------------------------------------------------
+
+
+def _accept(listeners: Mapping[int, tuple[socket.socket, tuple[str, int] | None]], proxy: _Proxy) -> None:
+    poll = select.poll()
+    for fd in listeners:
+        poll.register(fd, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            listener, forward = listeners[fd]
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                time.sleep(0.05)  # no descriptors left: some will be closed
+            else:
+                proxy.take(client, forward)
+
+
+def run(plan: _Plan, refusals: _Refusals, command: list[str]) -> int:
+    """Run the sandbox to its end; its exit code. Raises _Unusable: nothing was executed in it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # before any thread, and never let through
+    sandbox = _Sandbox(command)
+    try:
+        targets = [None, *((host, port) for _, host, port in plan.forwards)]
+        sockets = sandbox.listeners([plan.port, *(inner for inner, _, _ in plan.forwards)])
+        listening = {each.fileno(): (each, forward) for each, forward in zip(sockets, targets, strict=True)}
+        _thread.stack_size(256 * 1024)
+        _thread.start_new_thread(_accept, (listening, _Proxy(plan, refusals)))
+    except BaseException:
+        sandbox.kill()
+        raise
+    sandbox.begin()
+    return _until_ended(sandbox)
+
+
+def _until_ended(sandbox: _Sandbox) -> int:
+    while True:
+        status = sandbox.status()
+        if status is not None:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        signal.sigwait(_AWAITED)
+
+
+def _die_with_parent() -> None:
+    """A shim that is killed takes us with it, and we take the sandbox (`--die-with-parent`)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """`POLICY_FILE REFUSALS_FILE COMMAND...`: run the command, which is bubblewrap, to its end."""
+    parent = os.getppid()
+    _die_with_parent()
+    if os.getppid() != parent:
+        return UNUSABLE
+    policy, refused, *command = arguments
+    refusals = None
+    try:
+        with open(policy, "rb") as file:
+            plan = _Plan(json.load(file))
+        refusals = _Refusals(refused)
+        return run(plan, refusals, command)
+    except (_Unusable, OSError, KeyError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else str(error)
+        sys.stderr.write(f"coordinator: the run has no way to the network, so it was not started: {said}\n")
+        return UNUSABLE
+    finally:
+        if refusals is not None:
+            refusals.close()
+
+
+def enter() -> None:
+    """The program: see `main`. Threads that still serve connections end with us."""
+    os._exit(main(sys.argv[1:]))
