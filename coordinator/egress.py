@@ -81,6 +81,9 @@ class _Plan:
         # Ports of this machine's loopback that the sandbox finds on its own: (port, address, port).
         self.forwards = [(int(inner), str(host), int(port)) for inner, host, port in raw["forwards"]]
         self.pinned = {str(name): [str(each) for each in found] for name, found in raw["pinned"].items()}
+        limits = raw.get("limits", {})
+        self.most_connections = int(limits.get("connections", MOST_CONNECTIONS))
+        self.head_seconds = float(limits.get("head_seconds", HEAD_SECONDS))
         upstream = raw["upstream"]
         self.upstream = None if upstream is None else (str(upstream["host"]), int(upstream["port"]))
         self.direct = tuple(str(name) for name in upstream["direct"]) if upstream else ()
@@ -149,10 +152,10 @@ class _Proxy:
         """Serve an accepted connection; `forward`: pass its bytes to this address and judge nothing."""
         client.setblocking(True)
         with self._lock:
-            is_too_many = self._open >= MOST_CONNECTIONS
+            is_too_many = self._open >= self._plan.most_connections
             self._open += not is_too_many
         if is_too_many:
-            self._refusals.note(Refused(LIMIT, "", f"more than {MOST_CONNECTIONS} connections"))
+            self._refusals.note(Refused(LIMIT, "", "too many connections"))
             client.close()
             return
         try:
@@ -180,7 +183,7 @@ class _Proxy:
 
     def _answer(self, client: socket.socket) -> None:
         try:
-            head, rest = _read_head(client)
+            head, rest = _read_head(client, self._plan.head_seconds)
             asked = parse_head(head)
             self._plan.policy.check_request(asked)
             server = self._connect(asked)
@@ -205,13 +208,27 @@ class _Proxy:
             _relay(client, server)
             return
         try:
-            first = _read_hello(client, asked, rest)
+            first = self._read_hello(client, asked, rest)
         except Refused as refusal:
             self._refusals.note(refusal)
             client.sendall(_WRONG_NAME)
             return
         server.sendall(first)
         _relay(client, server)
+
+    def _read_hello(self, client: socket.socket, asked: Asked, data: bytes) -> bytes:
+        """The first bytes of the tunnel, judged. Raises Refused or OSError."""
+        until = time.monotonic() + (self._plan.head_seconds if asked.port == 443 else IDLE_SECONDS)
+        while True:
+            if data:
+                try:
+                    check_hello(asked, data)
+                except Incomplete:
+                    if len(data) > MOST_HELLO_BYTES:
+                        raise Refused(LIMIT, asked.target, "the first message of TLS never ends") from None
+                else:
+                    return data
+            data += _receive(client, until)
 
     def _connect(self, asked: Asked) -> socket.socket:
         proxy = self._plan.proxy_for(asked.host)
@@ -254,7 +271,7 @@ def _through(proxy: tuple[str, int], asked: Asked) -> socket.socket:
     server = socket.create_connection(proxy, timeout=CONNECT_SECONDS)
     try:
         server.sendall(f"CONNECT {asked.target} HTTP/1.1\r\nHost: {asked.target}\r\n\r\n".encode())
-        head, rest = _read_head(server)
+        head, rest = _read_head(server, CONNECT_SECONDS)
         if head.split(b" ", 2)[1:2] != [b"200"] or rest:
             said = head.split(b"\r\n", 1)[0][:80].decode("latin-1")
             raise OSError(errno.ECONNREFUSED, f"the proxy of this machine answers {said!r}")
@@ -264,29 +281,14 @@ def _through(proxy: tuple[str, int], asked: Asked) -> socket.socket:
     return server
 
 
-def _read_head(source: socket.socket) -> tuple[bytes, bytes]:
+def _read_head(source: socket.socket, seconds: float) -> tuple[bytes, bytes]:
     """(head with its empty line, what came after it). Raises Refused if it is too long, or OSError."""
-    until, data = time.monotonic() + HEAD_SECONDS, b""
+    until, data = time.monotonic() + seconds, b""
     while (end := data.find(b"\r\n\r\n")) < 0:
         if len(data) > MOST_HEAD_BYTES:
             raise Refused(LIMIT, "", f"the head of the request is longer than {MOST_HEAD_BYTES} bytes")
         data += _receive(source, until)
     return data[: end + 4], data[end + 4 :]
-
-
-def _read_hello(client: socket.socket, asked: Asked, data: bytes) -> bytes:
-    """The first bytes of the tunnel, judged. Raises Refused or OSError."""
-    until = time.monotonic() + (HEAD_SECONDS if asked.port == 443 else IDLE_SECONDS)
-    while True:
-        if data:
-            try:
-                check_hello(asked, data)
-            except Incomplete:
-                if len(data) > MOST_HELLO_BYTES:
-                    raise Refused(LIMIT, asked.target, "the first message of TLS never ends") from None
-            else:
-                return data
-        data += _receive(client, until)
 
 
 def _receive(source: socket.socket, until: float) -> bytes:

@@ -86,13 +86,13 @@ class NetworkPlan:
     """How a sandbox reaches the network. The default is the host's own."""
 
     is_hosts: bool = True  # else a network of its own, with nothing but its loopback
-    mounts: tuple[Mount, ...] = ()  # what a way out needs to see, such as the socket of a proxy
-    env: Mapping[str, str] = field(default_factory=dict)  # what tells programs of that way
-    before: tuple[str, ...] = ()  # a program that starts before the agent, inside, and executes it
+    env: Mapping[str, str] = field(default_factory=dict)  # what tells programs of a way out
+    around: tuple[str, ...] = ()  # a program outside that starts the sandbox, and is its way out
+    wiring: tuple[str, ...] = ()  # what bubblewrap has to be told for that
 
     @property
     def options(self) -> tuple[str, ...]:
-        return () if self.is_hosts else ("--unshare-net",)
+        return () if self.is_hosts else ("--unshare-net", *self.wiring)
 
 
 OPEN = NetworkPlan()
@@ -142,10 +142,10 @@ def command(
     argv: Sequence[str], *, box: Box, view: View, limits: Limits, network: NetworkPlan = OPEN
 ) -> tuple[str, ...]:
     """`argv`, to be started in a sandbox."""
-    mounts = _in_order([*_system(box), *_private(view), *view.mounts, *network.mounts, *_shown_of_ours()])
+    mounts = _in_order([*_system(box), *_private(view), *view.mounts, *_shown_of_ours()])
     scope = ("scope",) if network.is_hosts else ()
     return (
-        *(str(box.env), IGNORED, str(box.bwrap)),
+        *(*network.around, str(box.env), IGNORED, str(box.bwrap)),
         *_namespaces(box, network),
         *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
         *(
@@ -154,7 +154,7 @@ def command(
             for option in each.options(limits.temporary_bytes)
         ),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(view.cwd), "--"),
-        *(*_python(), str(_INNER), *limits.arguments, *scope, "--", *network.before, *argv),
+        *(*_python(), str(_INNER), *limits.arguments, *scope, "--", *argv),
     )
 
 
