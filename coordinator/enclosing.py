@@ -18,12 +18,10 @@ from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError
 from coordinator.bubblewrap import Found, find, limits_of
 from coordinator.environment import CONFIG_DIR
+from coordinator.network import plan
 from coordinator.sandbox import (
-    NONE,
-    OPEN,
     How,
     Mount,
-    NetworkPlan,
     View,
     command,
     environment,
@@ -37,7 +35,6 @@ from coordinator.services import Services
 from coordinator.workspaces import PrivateGit, Workspace
 
 OUTPUT_FILE, PROMPT_FILE = "output.jsonl", "prompt.md"  # in the run directory, for templates that name them
-NETWORKS: Mapping[str, NetworkPlan] = {"open": OPEN, "none": NONE}
 
 
 def wanted(services: Services) -> Found:
@@ -59,13 +56,17 @@ def enclosed(
     argv: tuple[str, ...],
     env: Mapping[str, str],
     has_own_config: bool,
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Argv and environment of the same worker in a sandbox; both as they are where there is none."""
+) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
+    """Argv and environment of the same worker in a sandbox, and the files that its run directory needs.
+
+    Argv and environment are as they are where there is no sandbox.
+    """
     box = wanted(services).box
     if box is None or workspace.git is None:
-        return argv, dict(env)
+        return argv, dict(env), {}
     settings = services.settings.sandbox
-    network, home = NETWORKS[settings.network], home_of(env)
+    network, files = plan(settings, provider, env=env, environ=services.environ, run_dir=run_dir)
+    home = home_of(env)
     mounts = (
         *_programs(provider, argv, env, home),
         *_of_operator(services, provider, home, has_own_config=has_own_config),
@@ -76,12 +77,9 @@ def enclosed(
     )
     view = View(cwd=workspace.path, home=home, mounts=mounts, hidden=_hidden(services, provider, home))
     inside = command(argv, box=box, view=view, limits=limits_of(settings), network=network)
-    return inside, environment(env, home, network)
-
-
-def files_of(argv: tuple[str, ...], run_dir: Path) -> tuple[str, ...]:
-    """What has to be in the run directory before the start, because a sandbox can only show what is there."""
-    return (OUTPUT_FILE,) if _is_named(run_dir / OUTPUT_FILE, argv) else ()
+    if _is_named(run_dir / OUTPUT_FILE, argv):
+        files[OUTPUT_FILE] = ""  # a sandbox can only show what is there
+    return inside, environment(env, home, network), files
 
 
 def _is_named(path: Path, argv: tuple[str, ...]) -> bool:

@@ -57,7 +57,7 @@ class LaunchSpec:
     agent: str = ""  # the dialect of its output, for daemons that adopt the run
     config_dir: str | None = None  # a folder of the run directory for the agent's own configuration
     config_files: Mapping[str, str] = field(default_factory=dict)  # what it begins with, by path in it
-    files: tuple[str, ...] = ()  # empty files of the run directory that have to be there
+    files: Mapping[str, str] = field(default_factory=dict)  # what else the run directory has to hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,8 +504,8 @@ class RunLauncher(ABC):
             reached(Point.PROMPT_WRITTEN)
             if spec.config_dir is not None:
                 write_config(run_dir / spec.config_dir, spec.config_files)
-            for name in spec.files:
-                _write_private(run_dir / name, b"")
+            for name, content in spec.files.items():
+                _write_private(run_dir / name, content.encode())
         except OSError as error:
             raise SpawnError(f"Cannot write the run directory {run_dir}: {error}.") from error
         return run_dir

@@ -73,7 +73,7 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
     is_own = has_own_config(provider, services.environ, dialect)
     plain, run_dir = _argv(services, run, workspace), Path(run.run_dir)
     env = _environment(services, provider, run, marker)
-    argv, env = enclosing.enclosed(
+    argv, env, files = enclosing.enclosed(
         services, provider, workspace, run_dir=run_dir, argv=plain, env=env, has_own_config=is_own
     )
     return LaunchSpec(
@@ -92,7 +92,7 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         agent=provider.agent,
         config_dir=CONFIG_DIR if is_own else None,
         config_files=dialect.config_files,
-        files=() if argv is plain else enclosing.files_of(plain, run_dir),
+        files=files,
     )
 
 

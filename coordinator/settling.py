@@ -20,6 +20,7 @@ from adw_modules.money.sellers import terms_of
 from adw_modules.money.usage import named
 from adw_modules.routing import Target
 from adw_modules.routing.failover import ContextWindow, Elsewhere, elsewhere, left
+from adw_modules.security.network import advice
 from adw_modules.tasks import report
 from adw_modules.tasks.model import (
     Cost,
@@ -38,6 +39,7 @@ from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run, own_back_off
 from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
+from coordinator.network import log_refusals, refusals_of
 from coordinator.preparing import find_workspace
 from coordinator.rundir import earlier_success, save_summary, stderr_tail
 from coordinator.selecting import listing_of
@@ -160,7 +162,13 @@ async def judge(services: Services, ending: Ending) -> RunOutcome:
     if workspace_error is not None and outcome.failure_class is FailureClass.WORKSPACE:
         # Nothing else explains it: a stop, a limit, an exit code.
         return _preparation_failure(workspace_error)
-    return outcome
+    return _with_advice(outcome, Path(ending.run.run_dir))
+
+
+def _with_advice(outcome: RunOutcome, run_dir: Path) -> RunOutcome:
+    """Whoever reads why a run has failed also reads what it could not reach, which may be why."""
+    hint = "" if outcome.outcome is Outcome.SUCCEEDED else advice(refusals_of(run_dir))
+    return replace(outcome, detail=f"{outcome.detail.removesuffix('.')}; {hint}") if hint else outcome
 
 
 def _keep_work(services: Services, ending: Ending) -> GitState | None:
@@ -328,6 +336,7 @@ def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
 def _log_finished(ending: Ending, settled: Settled, max_attempts: int) -> None:
     """The lines operators tail for: how it ended, what it took, what happens next."""
     outcome, verdict, usage = settled.outcome, settled.verdict, settled.usage
+    log_refusals(refusals_of(Path(ending.run.run_dir)))
     log.info(
         "worker finished",
         outcome=outcome.outcome.value,

@@ -17,6 +17,7 @@ from adw_modules.config import checks
 from adw_modules.config.values import (
     Above0,
     AbsolutePath,
+    AllowedHost,
     ApiUrl,
     AppUrl,
     AtLeast0,
@@ -57,6 +58,7 @@ from adw_modules.money.budget import Budget, Estimates, Per, Scope
 from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.openrouter import preferences as openrouter
 from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
+from adw_modules.security.network import REGISTRIES, NetworkMode
 
 BUILT_IN_PROVIDER = "claude-cli"
 # What `claude-cli` means when something names it and the file has no [providers.claude-cli].
@@ -113,7 +115,9 @@ class SandboxSettings(Section):
 
     mode: Annotated[Literal["auto", "bubblewrap", "off"], one_of("auto", "bubblewrap", "off")] = "auto"
     bwrap: AbsolutePath | None = None
-    network: Annotated[Literal["open", "none"], one_of("open", "none")] = "open"
+    network: Annotated[Literal["allow-list", "open", "none"], one_of(*NetworkMode)] = "allow-list"
+    allow_hosts: tuple[AllowedHost, ...] = ()
+    registries: tuple[Annotated[str, one_of(*REGISTRIES)], ...] = ()
     read_only: tuple[AbsolutePath, ...] = ()
     read_write: tuple[AbsolutePath, ...] = ()
     required_for_public: Flag = True
@@ -206,6 +210,7 @@ class ProviderSettings(Section):
     env: Variables = Field(default_factory=dict)
     pass_env: tuple[Variable, ...] = ()
     stop_signal: Annotated[Literal["SIGINT", "SIGTERM"], one_of("SIGINT", "SIGTERM")] = "SIGINT"
+    allow_hosts: tuple[AllowedHost, ...] = ()  # beside its own service, through the sandbox's proxy
     sandbox_paths: tuple[AbsolutePath, ...] | None = None  # or what the dialect needs for its log-in
 
     @model_validator(mode="before")

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from adw_modules.config.wording import ended, holds_password, holds_token, nearest, shown, suggestion
 from adw_modules.openrouter.wire import MOST_CATEGORIES
 from adw_modules.providers import PLACEHOLDERS
+from adw_modules.security.network import parse_place
 
 YEAR_SECONDS = 31_536_000  # longer waits are slips of the pen, and overflow dates further on
 
@@ -200,6 +201,18 @@ def _absolute_path(value: Any) -> str:
 
 
 AbsolutePath = Annotated[str, BeforeValidator(_absolute_path)]
+
+
+def _allowed_host(value: Any) -> str:
+    text = _filled_text(value)
+    try:
+        parse_place(text)
+    except ValueError as error:
+        raise wrong(f"{error} (it is {shown(text)})") from error
+    return text
+
+
+AllowedHost = Annotated[str, BeforeValidator(_allowed_host)]
 
 
 # --- the environment and the clock --------------------------------------------------------------
