@@ -432,7 +432,12 @@ class _Sandbox:
         return status if pid else None
 
     def kill(self) -> None:
-        """At once and with everything in it; reaps it."""
+        """At once and with everything in it; reaps it. While it waits for us: it never executes the agent.
+
+        The first process inside by itself: it dies with its parent only from the time when it is let go on.
+        """
+        with contextlib.suppress(OSError):
+            os.kill(self.inner, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)

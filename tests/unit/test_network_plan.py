@@ -243,8 +243,8 @@ def test_a_host_from_the_log_can_say_nothing_but_its_name():
         (
             [f"{n}.example:443" for n in range(9)],
             (
-                "the agent was refused 0.example:443, 1.example:443, 2.example:443 and 6 more; if it is to reach "
-                "that, add it to allow_hosts in [sandbox]"
+                "the agent was refused 0.example:443, 1.example:443, 2.example:443 and 6 more; if it is to "
+                "reach that, add it to allow_hosts in [sandbox]"
             ),
         ),
     ],
