@@ -513,7 +513,7 @@ def test_the_operator_reads_what_was_refused_and_how_to_allow_it(a_world):
     advice = 'the agent was refused pypi.org:443 and 2 more; if it is to reach that, add "pypi" to registries'
     assert advice in task.cause
     assert "everyone" not in task.cause
-    lines = [line for line in world.log() if line["event"] == "network refused"]
+    lines = world.events("network refused")
     assert {(line["host"], line["port"], line["reason"], line["count"]) for line in lines} >= {
         ("pypi.org", "443", "not_listed", 2),
         ("169.254.169.254", "80", "address", 1),
