@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from adw_modules.config.wording import dotted, holds_password, is_secret
+from adw_modules.security.network import knows_service
 
 if TYPE_CHECKING:  # the schema imports this module, for `Settings.warnings`
     from adw_modules.config.schema import ProviderSettings, Settings
@@ -52,7 +53,26 @@ def warnings(settings: Settings) -> list[str]:
         found += _provider_warnings(key, provider)
         if name == default and not provider.enabled:
             found.append(f"{key} is disabled, but it is the default provider.")
-    return [*found, *_general_warnings(settings)]
+    return [*found, *_network_warnings(settings), *_general_warnings(settings)]
+
+
+def _network_warnings(settings: Settings) -> Iterator[str]:
+    sandbox = settings.sandbox
+    if sandbox.mode == "off":
+        return
+    if sandbox.network == "open":
+        yield (
+            'sandbox.network is "open": what a stranger has written into an issue can have an agent send '
+            'what it sees to anybody; with "allow-list" it reaches its provider and what you name.'
+        )
+    if sandbox.network != "allow-list" or sandbox.allow_hosts:
+        return
+    for name, provider in settings.providers.items():
+        if provider.enabled and not provider.allow_hosts and not knows_service(provider, provider.env):
+            yield (
+                f"{dotted(('providers', name))}: nobody here knows the service that its program asks; in a "
+                "sandbox it reaches nobody until allow_hosts names it."
+            )
 
 
 def _provider_warnings(key: str, provider: ProviderSettings) -> Iterator[str]:

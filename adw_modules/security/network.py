@@ -238,9 +238,11 @@ def places_of(
     return tuple(dict.fromkeys(found))
 
 
-def has_service(provider: ReachingProvider, env: Mapping[str, str]) -> bool:
-    """Whether we know anybody whom this provider's program can ask for a model."""
-    return bool(places_of(provider, env, hosts=(), registries=()))
+def knows_service(provider: ReachingProvider, env: Mapping[str, str]) -> bool:
+    """Whether anybody is known whom this provider's program can ask for a model. `env` may lack what the
+    daemon's environment will give."""
+    handed = any(_ADDRESS.fullmatch(name) for name in provider.pass_env)
+    return handed or bool(places_of(provider, env, hosts=(), registries=()))
 
 
 def _addresses(env: Mapping[str, str]) -> list[str]:

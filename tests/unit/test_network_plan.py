@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from adw_modules.config import parse_settings
+from adw_modules.errors import ConfigError
 from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.security.egress import MALFORMED, NOT_LISTED, Asked, Policy, Refused
 from adw_modules.security.network import (
@@ -16,7 +18,7 @@ from adw_modules.security.network import (
     Upstream,
     advice,
     environment_of,
-    has_service,
+    knows_service,
     parse_place,
     parse_refusals,
     places_of,
@@ -135,7 +137,7 @@ def test_an_entry_that_means_nothing_or_too_much_is_refused_with_a_sentence(text
 )
 def test_a_provider_reaches_its_own_service_and_no_other(provider, env, expected):
     assert reachable(provider, env) == expected
-    assert has_service(provider, env) is bool(expected)
+    assert knows_service(provider, env) is bool(expected)
 
 
 def test_registries_are_reached_only_where_the_operator_chose_them():
@@ -155,7 +157,7 @@ def test_every_registry_is_made_of_entries_that_can_be_used(registry):
 
 @pytest.mark.parametrize("seller", [name for name in PRICE_LISTS if name not in {"none", "aws", "azure"}])
 def test_every_seller_with_one_address_is_known(seller):
-    assert has_service(Provider(agent="generic", price_list=seller, api_key_env="KEY"), {})
+    assert knows_service(Provider(agent="generic", price_list=seller, api_key_env="KEY"), {})
 
 
 def test_a_loopback_service_is_there_under_its_own_port_and_nothing_else_of_loopback_is():
@@ -255,3 +257,42 @@ def test_the_operator_is_told_what_was_refused_and_how_to_allow_it(targets, expe
 
 def test_nobody_is_advised_to_allow_what_is_no_host():
     assert advice([Refusal(reason=MALFORMED, target="127.1:80", count=1)]) == "the agent was refused 127.1:80"
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("", ""),
+        ('[sandbox]\nnetwork = "open"', "what a stranger has written"),
+        ('[sandbox]\nnetwork = "none"', ""),
+        ('[sandbox]\nmode = "off"\nnetwork = "open"', ""),
+        ('[providers.x]\ncommand_template = ["x"]\nagent = "generic"', "nobody here knows the service"),
+        ('[providers.x]\ncommand_template = ["x"]\nagent = "generic"\nallow_hosts = ["x.example"]', ""),
+        ('[providers.x]\ncommand_template = ["x"]\nagent = "generic"\npass_env = ["X_BASE_URL"]', ""),
+        ('[providers.x]\ncommand_template = ["x"]\nagent = "generic"\nenabled = false', ""),
+    ],
+)
+def test_a_network_that_is_probably_not_meant_is_warned_of(toml, words):
+    warnings = parse_settings(toml, source="config.toml").warnings()
+    assert len(warnings) == bool(words)
+    assert all(words in each for each in warnings)
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        (
+            '[sandbox]\nallow_hosts = ["*"]',
+            'sandbox.allow_hosts[#1] would allow every host; for that set network = "open" in [sandbox] (it is "*").',
+        ),
+        ('[sandbox]\nregistries = ["pip"]', "sandbox.registries[#1] must be "),
+        (
+            '[sandbox]\nnetwork = "closed"',
+            'sandbox.network must be "open" or "allow-list" or "none", not "closed".',
+        ),
+    ],
+)
+def test_a_wrong_entry_gets_one_sentence(toml, sentence):
+    with pytest.raises(ConfigError) as refused:
+        parse_settings(toml, source="config.toml")
+    assert f"config.toml, line 2: {sentence}" in str(refused.value)
