@@ -38,6 +38,8 @@ writes_per_minute = 0
 [providers.agent]
 agent = "generic"
 command_template = {command}
+[sandbox]
+mode = "off"
 [llm]
 provider = "agent"
 model_default = "none"
