@@ -40,7 +40,7 @@ _REASONS = frozenset({"exited", "deadline", "stalled", "stopped", "exec_failed"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """All that one run needs; becomes spec.json and prompt.md. `env` is the agent's complete environment."""
+    """All that one run needs; becomes files of its directory. `env` is the agent's complete environment."""
 
     task: str
     token: int
@@ -498,6 +498,7 @@ class RunLauncher(ABC):
         try:
             self._make(run_dir)
             reached(Point.RUN_DIR_MADE)
+            _write_private(run_dir / shim.ENVIRONMENT, json.dumps(_environment(spec)).encode())
             _write_private(run_dir / "spec.json", json.dumps(written).encode())
             reached(Point.SPEC_WRITTEN)
             _write_private(run_dir / "prompt.md", spec.prompt.encode(errors="replace"))
@@ -612,6 +613,10 @@ def _write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def _environment(spec: LaunchSpec) -> dict[str, str]:
+    return {**spec.env, shim.MARKER_NAME: spec.marker}
+
+
 def _spec_json(spec: LaunchSpec) -> dict[str, Any]:
     return {
         "format": shim.FORMAT,
@@ -620,7 +625,6 @@ def _spec_json(spec: LaunchSpec) -> dict[str, Any]:
         "token": spec.token,
         "argv": spec.argv,
         "cwd": spec.cwd,
-        "env": {**spec.env, shim.MARKER_NAME: spec.marker},
         "marker": spec.marker,
         "deadline_at": None if spec.deadline_at is None else spec.deadline_at.timestamp(),
         "stall_seconds": None if spec.stall is None else spec.stall.total_seconds(),

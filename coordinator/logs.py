@@ -8,7 +8,6 @@ Nothing here may stop the work: a log that cannot be written is not written.
 
 from __future__ import annotations
 
-import base64
 import json as jsonlib
 import logging
 import os
@@ -20,19 +19,21 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote
 
 import structlog
+from pydantic import BaseModel
 from structlog.typing import EventDict, WrappedLogger
 
-from adw_modules.config.wording import is_secret
+from adw_modules.config.wording import is_secret, password_in
 from coordinator.systemd.journal import Fallback, Journal, field_name
 
 if TYPE_CHECKING:
     from adw_modules.config import Settings
+    from adw_modules.security.leaks import Scanner
     from adw_modules.tasks.model import Run, Task
 
 SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
+SHORTEST_UNNAMED = 16  # of a variable that the configuration does not name
 REDACTED = "[redacted]"
 LOG_FILE_BYTES = 20 * 1024 * 1024
 LOG_FILES_KEPT = 3
@@ -49,10 +50,16 @@ _DEEPEST = 20  # containers in containers: more than that is a loop, or nothing 
 
 
 class Redactor:
-    """Replaces known secret values in text. It knows values, and guesses nothing from patterns."""
+    """Replaces known secret values in text, as they stand and encoded. It guesses nothing from patterns.
+
+    Safe to use from threads: what it knows is replaced as a whole.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets: list[str] = []
+        self._values: frozenset[str] = frozenset()
+        self._secrets: tuple[str, ...] = ()
+        self._spelled: tuple[bytes, ...] = ()
+        self._scanner: Scanner | None = None
         self.learn(secrets)
 
     @classmethod
@@ -62,9 +69,48 @@ class Redactor:
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Know these too. Nothing is ever forgotten: a key that was replaced is still in old output."""
-        usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-        spelled = {spelling for secret in usable for spelling in _spellings(secret)}
-        self._secrets = sorted(spelled.union(self._secrets))
+        new = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET} - self._values
+        if not new:
+            return
+        spelled = {spelling for secret in new for spelling in _spellings(secret)}
+        self._values = self._values | new
+        self._secrets = tuple(sorted(spelled.union(self._secrets)))
+        self._spelled = tuple(secret.encode(errors="surrogateescape") for secret in self._secrets)
+        self._scanner = None
+
+    @property
+    def scanner(self) -> Scanner:
+        """Looks for the same values, and for what looks like a token, in what is about to leave."""
+        if self._scanner is None:
+            from adw_modules.security.leaks import Scanner
+
+            self._scanner = Scanner(self._values)
+        return self._scanner
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest spelling of a secret: so much belongs together."""
+        return max(map(len, self._spelled), default=0)
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Where secrets stand in `data`: (begin, end), by their begin; they may overlap."""
+        found = (
+            (start, end)
+            for secret in self._spelled
+            if secret in data
+            for start, end in _occurrences_in(secret, data)
+        )
+        return sorted(found)
+
+    def masked(self, data: bytes) -> bytes:
+        """`data`, as long as it was, with asterisks over each secret."""
+        spans = self.spans(data)
+        if not spans:
+            return data
+        masked = bytearray(data)
+        for start, end in spans:
+            masked[start:end] = b"*" * (end - start)
+        return bytes(masked)
 
     def text(self, text: str) -> str:
         """`text` without any character of a secret, also where secrets overlap."""
@@ -94,28 +140,54 @@ class Redactor:
 
 
 def _spellings(secret: str) -> set[str]:
-    """A secret as it stands, and as it looks inside JSON, a URL, `repr` and git's Authorization header."""
-    header = base64.b64encode(f"x-access-token:{secret}".encode(errors="surrogateescape")).decode()
-    quoted = quote(secret.encode(errors="surrogateescape"), safe="")
-    escaped = jsonlib.dumps(secret)[1:-1]
-    return {
-        secret,
-        escaped,
-        jsonlib.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        quoted,
-        header,
-    }
+    """A secret as it stands, and in the spellings that one command makes of it, git's header among them."""
+    from adw_modules.security.leaks import spellings, whole_and_lines
+
+    return {spelled for part in whole_and_lines(secret) for spelled in spellings(part)}
 
 
 def secret_values(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """What must never be shown: GitHub's token, the providers' keys, and what else a worker is handed that
-    looks like a secret by its variable's name or its content."""
-    yield environ.get(settings.github.token_env, "")
+    """What must never be shown: the value of every variable that the configuration names as holding a secret
+    (each key that ends in `_env`), what else a worker is handed that looks like a secret by its variable's
+    name or its content, the database's password, and what else of our own environment is a secret by both."""
+    yield from (environ.get(name, "") for name in _named_variables(settings))
     for provider in settings.providers.values():
-        yield environ.get(provider.api_key_env or "", "")
         handed = {name: environ[name] for name in provider.pass_env if name in environ} | provider.env
         yield from (value for name, value in handed.items() if is_secret(name, value))
+    if settings.coordinator.database_url:
+        yield password_in(settings.coordinator.database_url)
+    yield environ.get("PGPASSWORD", "")
+    yield from (value for name, value in environ.items() if _is_secret_of_ours(name, value))
+
+
+def _named_variables(value: object) -> Iterator[str]:
+    """The values of all keys named `…_env`, wherever they stand."""
+    if isinstance(value, BaseModel):
+        for key, inner in value:
+            if key.endswith("_env") and isinstance(inner, str):
+                yield inner
+            yield from _named_variables(inner)
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _named_variables(inner)
+
+
+def _is_secret_of_ours(name: str, value: str) -> bool:
+    """Of variables that nobody named: a path or a word is none, whatever it is called."""
+    return (
+        len(value) >= SHORTEST_UNNAMED
+        and "/" not in value[:1]
+        and is_secret(name, value)
+        and any(char.isdigit() for char in value)
+        and any(char.isalpha() for char in value)
+    )
+
+
+def _occurrences_in(secret: bytes, data: bytes) -> Iterator[tuple[int, int]]:
+    start = data.find(secret)
+    while start >= 0:
+        yield start, start + len(secret)
+        start = data.find(secret, start + 1)
 
 
 def _occurrences(secret: str, text: str) -> Iterator[tuple[int, int]]:

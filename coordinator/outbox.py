@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,13 +23,14 @@ from adw_modules.errors import (
     StoreError,
     WorkspaceError,
 )
+from adw_modules.security.leaks import Leak, without_tokens
 from adw_modules.tasks import report
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
 from coordinator.faultpoints import Point, reached
 from coordinator.github import Pull
-from coordinator.logs import about, get_logger
+from coordinator.logs import REDACTED, about, get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import load_summary
 from coordinator.services import Services
@@ -44,6 +45,8 @@ BASE_DELAY = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=4)
 STORE_AGAIN = timedelta(seconds=2)
 STOP_SECONDS = 3.0  # for writes under way when the daemon ends, which has five seconds in all
+MOST_LEAKS_TOLD = 5
+WITHHELD = "(not shown: it seemed to hold a secret)"
 SHOW_FAILURE = frozenset({TaskState.FAILED, TaskState.RETRY_WAIT, TaskState.BLOCKED})
 
 
@@ -186,7 +189,15 @@ class Outbox:
         reached(Point.PULL_TAKEN)
         workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
-            await services.in_thread(services.workspaces.push, workspace, services.git_auth)
+            screened = await services.in_thread(
+                services.workspaces.screen, workspace, services.git_auth, services.redactor.scanner
+            )
+            if screened.leaks:
+                self._secret_found(task, run, screened.leaks)
+                return
+            await services.in_thread(
+                services.workspaces.push, workspace, services.git_auth, head=screened.head
+            )
             reached(Point.PUSHED)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
@@ -203,14 +214,26 @@ class Outbox:
             await services.in_thread(services.workspaces.release, workspace)
             reached(Point.RELEASED)
 
+    def _secret_found(self, task: Task, run: Run, leaks: tuple[Leak, ...]) -> None:
+        """Nothing is pushed. What was found is told by kind and place, to the operator and on the issue."""
+        log.error("secret found", **about(task, run), found=[str(leak) for leak in leaks])
+        told = "; ".join(str(leak) for leak in leaks[:MOST_LEAKS_TOLD])
+        more = f"; and {len(leaks) - MOST_LEAKS_TOLD} more" if len(leaks) > MOST_LEAKS_TOLD else ""
+        self._publish_failed(task.task_id, f"it holds {told}{more}")
+
     async def _create_pull(self, task: Task, run: Run, workspace: Workspace) -> Pull:
         said, _ = load_summary(Path(run.run_dir))
+        title, summary = self._safe(report.pull_request_title(task)), self._safe(said)
+        body = report.pull_request_body(task, self._run_report(run), summary)
+        if self._holds_secret(f"{title}\n{body}"):
+            title = f"gh-{task.issue_number}"
+            body = report.pull_request_body(task, self._run_report(run), WITHHELD)
         pull = await self.services.github.create_pull(
             task.repo,
             branch=workspace.branch,
             base=workspace.default_branch,
-            title=report.pull_request_title(task),
-            body=self.services.redactor.text(report.pull_request_body(task, self._run_report(run), said)),
+            title=title,
+            body=self.services.redactor.text(body),
         )
         log.info("pull request opened", **about(task, run), url=pull.url)
         return pull
@@ -220,7 +243,7 @@ class Outbox:
     async def _report(self, task: Task) -> None:
         """Bring the one comment and the one status label up to date with the store."""
         services, github = self.services, self.services.github
-        body = services.redactor.text(self._comment(task))
+        body = self._comment(task)
         comment_id = task.comment_id or await github.find_comment(
             task.repo, task.issue_number, report.marker(task)
         )
@@ -242,7 +265,24 @@ class Outbox:
         lines: tuple[str, ...] = ()
         if runs and task.state in SHOW_FAILURE:
             _, lines = load_summary(Path(runs[-1].run_dir))
-        return report.comment(task, [self._run_report(run) for run in runs], failure_lines=lines)
+        reports = [self._run_report(run) for run in runs]
+        shown = replace(task, cause=self._safe(task.cause) if task.cause else None)
+        quoted = tuple(self._safe("\n".join(lines)).splitlines())
+        text = report.comment(shown, reports, failure_lines=quoted)
+        if self._holds_secret(text):  # in several quotes, each of them harmless
+            text = report.comment(replace(task, cause=WITHHELD), reports)
+        return self.services.redactor.text(text)
+
+    def _safe(self, quote: str) -> str:
+        """Words of an agent or an issue without secrets and tokens; a sentence instead if some remain."""
+        clean = without_tokens(self.services.redactor.text(quote), REDACTED)
+        if not self._holds_secret(clean):
+            return clean
+        log.error("secret found", found=["a secret in words that were to be quoted"])
+        return WITHHELD
+
+    def _holds_secret(self, text: str) -> bool:
+        return self.services.redactor.scanner.holds(text) is not None
 
     def _run_report(self, run: Run) -> RunReport:
         store = self.services.store

@@ -1,18 +1,21 @@
 """What an agent prints: output.log of one run, read on as it grows, into the parser and the task's log.
 
-Does not judge what it reads: the events go to whoever reads, the summary to whoever settles the run.
+Known secrets do not get into that log. Does not judge what it reads: the events go to
+whoever reads, the summary to whoever settles the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adw_modules.agents import SideFile
 from adw_modules.agents.stream import AgentEvent, StreamParser, StreamSummary, with_model
+from coordinator.logs import Redactor
 from coordinator.shim import open_regular
 
 READ_CHUNK = 1 << 18
@@ -28,10 +31,13 @@ class RunOutput:
     log: Path  # of the task: the output of all its runs
     parser: StreamParser
     saved_offset: int
+    counted_offset: int = 0  # how far the store knows what it used
     side_file: SideFile | None = None  # beside the output, in the run's directory
     model: str | None = None  # what the run was started with: for programs that name none
+    redactor: Redactor = field(default_factory=Redactor)
     offset: int = 0
     _log_file: int | None = None
+    _held: bytes = b""  # the end of what was read: a secret may go on in what comes next
 
     def read(self) -> list[AgentEvent] | None:
         """Take in the next piece of what is new; the events that it completes, or None: there is no more now.
@@ -58,16 +64,33 @@ class RunOutput:
         """Somebody cut the file: what it holds now was written after that."""
         if size < self.offset:
             self.offset = self.saved_offset = 0
+            self._write_log(self._held, self._held)
+            self._held = b""
+
+    @property
+    def recorded(self) -> int:
+        """How far the task's log goes: what is held back has to be read again by the next daemon."""
+        return self.offset - len(self._held)
 
     def _append_log(self, chunk: bytes) -> None:
         # After a restart the parser starts anew, while the log already holds the beginning.
         fresh = chunk[max(0, self.saved_offset - self.offset) :]
         if not fresh:
             return
+        known = self._held + fresh
+        safe = max(0, len(known) - max(0, self.redactor.longest - 1))
+        for start, end in reversed(self.redactor.spans(known)):  # never between two parts of one secret
+            safe = start if start < safe < end else safe
+        self._write_log(known[:safe], known)
+        self._held = known[safe:]
+
+    def _write_log(self, part: bytes, known: bytes) -> None:
+        if not part:
+            return
         if self._log_file is None:
             self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._log_file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(self._log_file, fresh)
+        os.write(self._log_file, self.redactor.masked(known)[: len(part)])
 
     def summary(self) -> StreamSummary:
         """What is known if the output ends here."""
@@ -86,6 +109,10 @@ class RunOutput:
         return replace(summary, usage=with_model(summary.usage, self.model)) if self.model else summary
 
     def close(self) -> None:
+        """Nothing more comes: what was held back goes into the log."""
+        with contextlib.suppress(OSError):
+            self._write_log(self._held, self._held)
+            self._held = b""
         if self._log_file is not None:
             os.close(self._log_file)
             self._log_file = None

@@ -5,19 +5,96 @@ Which files the shim writes and what they mean is the launcher's and the shim's 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.tasks.model import Outcome, RunOutcome
-from coordinator.logs import get_logger
-from coordinator.shim import open_regular, read_json, write
+from coordinator.logs import Redactor, get_logger
+from coordinator.shim import ENVIRONMENT, open_regular, read_json, write
 
 log = get_logger()
 
 _TAIL_BYTES = 16_384
+_SMALL = 1 << 20  # bytes of output that are looked through in no time
+_PIECE = 4 << 20
+_MOST_FILES = 10_000  # of one run directory: an agent may have made any number in its configuration folder
+
+
+def is_small(run_dir: Path) -> bool:
+    """Whether `seal` takes no time: there is little output, and no folder of the agent's own."""
+    with contextlib.suppress(OSError), os.scandir(run_dir) as entries:
+        return sum(_SMALL if each.is_dir() else each.stat().st_size for each in entries) < _SMALL
+    return True
+
+
+def seal(run_dir: Path, redactor: Redactor) -> None:
+    """Take the keys out of an ended run's directory: its environment, and what its agent left of them.
+
+    Asterisks go over them in place, so that every offset in these files stays true, and a database or an
+    archive of the agent's stays what it is. Harmless to repeat, and to be killed in. Blocks.
+    """
+    with contextlib.suppress(OSError):
+        (run_dir / ENVIRONMENT).unlink(missing_ok=True)
+    try:
+        for name, folder in _files_of(run_dir):
+            _mask_file(name, folder, redactor)
+    except FileNotFoundError:
+        return  # the run failed before it had a directory, or somebody removed it
+    except OSError as error:
+        log.warning("the run's directory could not be looked through", error=str(error))
+
+
+def _files_of(run_dir: Path) -> Iterator[tuple[str, int]]:
+    """(name, descriptor of its folder) of each file. Follows no link, and ends after very many."""
+    left = _MOST_FILES
+    for _, _, files, folder in os.fwalk(run_dir, follow_symlinks=False):
+        for name in files[:left]:
+            yield name, folder
+        left -= len(files)
+        if left <= 0:
+            return
+
+
+def _mask_file(name: str, folder: int, redactor: Redactor) -> None:
+    """Written is only what has no other name: a hard link could lead to a key file of the operator's."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:  # a link, a socket, or gone by now: nothing of ours
+        return
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not found.st_size:
+            return
+        spans = [
+            (at + start, end - start)
+            for at, piece in _pieces(file, redactor)
+            for start, end in redactor.spans(piece)
+        ]
+    if not spans:
+        return
+    fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if os.fstat(fd).st_ino == found.st_ino:
+            for at, length in spans:
+                os.pwrite(fd, b"*" * length, at)
+    finally:
+        os.close(fd)
+
+
+def _pieces(file: FileIO, redactor: Redactor) -> Iterator[tuple[int, bytes]]:
+    """(where it begins, bytes), each with the end of the one before: a secret may lie across."""
+    at, held = 0, b""
+    while chunk := file.read(_PIECE):
+        piece = held + chunk
+        yield at, piece
+        held = piece[len(piece) - min(len(piece), redactor.longest) :]
+        at += len(piece) - len(held)
 
 
 def stderr_tail(run_dir: Path, lines: int = 20) -> tuple[str, ...]:

@@ -194,6 +194,7 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     """Write the end of the run and the next state of its task, in one transaction; then log it."""
     if outcome.outcome is Outcome.OVER_BUDGET and ending.stop is not None:
         outcome = replace(outcome, retry_at=ending.stop.until)
+    outcome = replace(outcome, detail=services.redactor.text(outcome.detail))  # an agent's words may be in it
     settled = _settled(services, ending, outcome)
     reached(Point.OUTCOME_JUDGED)
     # Before anybody quotes it.

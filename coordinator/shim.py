@@ -35,6 +35,8 @@ FORMAT = 1  # of spec.json, started and exit: the newest that is written, and ev
 MARKER_NAME = "COORDINATOR_RUN_MARKER"
 _FAULT = os.environ.get("COORDINATOR_SHIM_FAULT")  # `NAME:RUN`; see coordinator/faultpoints.py
 
+ENVIRONMENT = "environment.json"  # the agent's, with its keys: gone before the agent is executed
+
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 1.0  # seconds between looks at `stop` and at the output; SIGUSR1 makes a look immediate
 _LARGEST_JSON = 64 << 20  # bytes; an argument or an environment cannot be larger
@@ -328,7 +330,8 @@ class _Spec:
         self.token = int(raw["token"])
         self.argv = [str(word) for word in raw["argv"]]
         self.cwd = str(raw["cwd"])
-        self.env = {str(name): str(value) for name, value in raw["env"].items()}
+        env = raw["env"] if "env" in raw else read_json(ENVIRONMENT)  # older daemons kept it in the spec
+        self.env = {str(name): str(value) for name, value in (env or raw["env"]).items()}
         self.marker = str(raw["marker"])
         self.deadline_at = None if raw["deadline_at"] is None else float(raw["deadline_at"])
         self.stall_seconds = None if raw["stall_seconds"] is None else float(raw["stall_seconds"])
@@ -479,6 +482,8 @@ def run_attempt(run_dir: str, report_fd: int, request_id: int) -> None:
     _reached("shim.ready")
     began = _boot_clock()
     started = _record_start(spec, identity)
+    with contextlib.suppress(OSError):
+        os.unlink(ENVIRONMENT)  # nobody starts here again, and keys are not to lie about
     _reached("shim.started")
     try:
         agent = _Agent(_spawn(spec, streams), spec.marker)

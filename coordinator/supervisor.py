@@ -38,6 +38,7 @@ from coordinator.launcher import (
 from coordinator.logs import about, get_logger
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace, run_folders
+from coordinator.rundir import is_small, seal
 from coordinator.services import Services
 from coordinator.settling import Ending, Stop
 from coordinator.workspaces import Workspace
@@ -213,6 +214,8 @@ class Supervisor:
             log=self._services.loaded.log_dir / f"{task.name}.jsonl",
             parser=dialect.parser(),
             saved_offset=run.stream_offset,
+            counted_offset=run.stream_offset,
+            redactor=self._services.redactor,
             side_file=dialect.side_file,
             model=run.model,
         )
@@ -353,12 +356,12 @@ class Supervisor:
             )
             live.is_marked = True
             reached(Point.START_MARKED)
-        if output.offset > output.saved_offset:
+        if output.offset > output.counted_offset:
             usage = output.summary().usage
             budgets = budgets_of(self._services.settings)
             spent = budgeting.spent(*settling.bill(self._services, run, usage)) if budgets else None
-            store.save_progress(run.run_id, run.token, offset=output.offset, usage=usage, spent=spent)
-            output.saved_offset = output.offset
+            store.save_progress(run.run_id, run.token, offset=output.recorded, usage=usage, spent=spent)
+            output.saved_offset, output.counted_offset = output.recorded, output.offset
             reached(Point.PROGRESS_SAVED)
             self._meter(live, usage)
             self._check_tokens(live, usage)
@@ -421,6 +424,14 @@ class Supervisor:
             self._live.pop(live.run.run_id, None)
             self._on_change()
 
+    async def _seal(self, live: LiveRun) -> None:
+        """From now on nothing needs the keys in the run's directory. Before it counts as settled."""
+        redactor, run_dir = self._services.redactor, Path(live.run.run_dir)
+        if is_small(run_dir):
+            seal(run_dir, redactor)
+        else:
+            await self._services.in_thread(seal, run_dir, redactor)
+
     async def _settle(
         self, live: LiveRun, record: ExitRecord | None, *, failure: RunOutcome | None, never_started: bool
     ) -> None:
@@ -448,6 +459,7 @@ class Supervisor:
             if live.stop is not None and stop is None:  # asked for in the meantime: it must not be forgotten
                 ending = replace(ending, stop=live.stop)
                 outcome = await settling.judge(self._services, ending)
+        await self._seal(live)
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         self._meter(live, summary.usage)
         settling.finish(self._services, ending, outcome)

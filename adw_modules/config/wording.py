@@ -31,6 +31,12 @@ def holds_password(address: str) -> bool:
     return bool(_PASSWORD_IN_URL.search(address))
 
 
+def password_in(address: str) -> str:
+    """The password of an address, as it stands there; empty without one."""
+    found = re.search(r"://[^/@:\s]*:([^/\s]+)@", address)
+    return found[1] if found else ""
+
+
 def is_secret(variable: str, content: str) -> bool:
     """Whether a variable should not be seen, by its name or by what it holds."""
     return bool(_SECRET_NAME.search(variable)) or holds_token(content) or holds_password(content)

@@ -8,7 +8,8 @@ An agent writes where it likes, also in the mirror's `config` and `hooks`. So no
 """
 
 from coordinator.workspaces.git import GitAuth
+from coordinator.workspaces.outgoing import Screened
 from coordinator.workspaces.places import BLOCKED_FILE, Mirror, PrivateGit, Workspace
 from coordinator.workspaces.workspaces import Workspaces
 
-__all__ = ["BLOCKED_FILE", "GitAuth", "Mirror", "PrivateGit", "Workspace", "Workspaces"]
+__all__ = ["BLOCKED_FILE", "GitAuth", "Mirror", "PrivateGit", "Screened", "Workspace", "Workspaces"]

@@ -12,11 +12,13 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from adw_modules.errors import WorkspaceError
 from coordinator.workspaces.files import restore
@@ -27,6 +29,7 @@ PUSH_REMOTE = "coordinator"  # a remote only our own commands know: `origin` can
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 NETWORK_TIMEOUT_SECONDS = 900.0  # the first fetch of a large repository; silence ends far sooner
 LOCAL_TIMEOUT_SECONDS = 120.0
+_CHUNK = 1 << 18  # bytes of an object that are read at a time
 
 _SAYS_NOTHING = re.compile(
     r"fatal: Could not read from remote|Please make sure you have|and the repository exists"
@@ -50,6 +53,8 @@ _FIXED_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",  # outranks protocol.* in any config: no `ext::`
     "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+    "GIT_NO_REPLACE_OBJECTS": "1",  # an agent could have us look at another history than we push
+    "GIT_GRAFT_FILE": os.devnull,
     "GIT_EDITOR": ":",
     "GIT_PAGER": "cat",
 }
@@ -60,6 +65,7 @@ _FIXED_CONFIG = (
     ("core.fsmonitor", "false"),
     ("core.attributesFile", os.devnull),
     ("core.excludesFile", os.devnull),
+    ("core.commitGraph", "false"),  # a file in the mirror that may tell of other parents
     ("core.askPass", ""),
     ("credential.helper", ""),
     ("commit.gpgSign", "false"),
@@ -142,6 +148,33 @@ class Git:
                 self._network_processes.discard(process)
         return Finished(code=process.returncode, out=out, err=err)
 
+    def objects(self, mirror: Mirror, shas: Iterable[str]) -> Iterator[tuple[str, str, Iterator[bytes]]]:
+        """(sha, kind, content in chunks) of each object, by one process; read each before the next.
+
+        Raises WorkspaceError for one that is missing, or when git ends early.
+        """
+        _seal(mirror, self._user)
+        environment = self._environment | _config_environment(mirror, None) | _place_environment(mirror)
+        with tempfile.TemporaryFile() as asked:
+            asked.write("".join(f"{sha}\n" for sha in shas).encode())
+            asked.seek(0)
+            process = subprocess.Popen(
+                ["git", "cat-file", "--batch", "--buffer"],
+                cwd=mirror.path,
+                env=environment,
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            yield from _batch(process, mirror)
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
     def config_of(self, mirror: Mirror) -> str:
         """The text of the mirror's config, as agents may read it."""
         return _mirror_config(mirror.remote_url, self._user)
@@ -174,6 +207,31 @@ class Git:
             if is_network:
                 self._network_processes.add(process)
             return process
+
+
+def _batch(process: subprocess.Popen[bytes], mirror: Mirror) -> Iterator[tuple[str, str, Iterator[bytes]]]:
+    """What `cat-file --batch` prints: a line that names the object, its content, an end of line."""
+    assert process.stdout is not None  # noqa: S101  it was asked for
+    out = process.stdout
+    while header := out.readline().decode(errors="replace").split():
+        if len(header) != 3:
+            raise WorkspaceError(f"An object of {mirror.repo} is missing: {header[0]}.")
+        content = _exactly(out, int(header[2]))
+        yield header[0], header[1], content
+        for _ in content:  # whatever was left unread
+            pass
+        out.read(1)
+    if process.wait() != 0:
+        raise WorkspaceError(f"git cat-file failed in {mirror.path}.")
+
+
+def _exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0:
+        chunk = stream.read(min(size, _CHUNK))
+        if not chunk:
+            raise WorkspaceError("git cat-file ended in the middle of an object.")
+        size -= len(chunk)
+        yield chunk
 
 
 def last_line(text: str, auth: GitAuth | None = None) -> str:

@@ -21,6 +21,7 @@ from adw_modules.errors import WorkspaceError
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import inside, is_real_directory, read_text, write_text
 from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line
+from coordinator.workspaces.outgoing import Remote
 from coordinator.workspaces.places import Mirror, admins_of
 from coordinator.workspaces.quarantine import Quarantine
 
@@ -43,6 +44,7 @@ class _Gate:
     fetch_began: float = float("-inf")
     fetch_error: str | None = None
     remote_head: str | None = None  # the name of the remote's default branch at that fetch
+    remote_heads: dict[str, str] | None = None  # all its branches at that fetch; None: not asked yet
     is_checked: bool = False
 
 
@@ -75,7 +77,7 @@ class Mirrors:
             if not_older_than is None or gate.fetch_began < not_older_than:
                 gate.fetch_began, gate.fetch_error = time.monotonic(), None
                 try:
-                    gate.remote_head = self._catch_up(mirror, auth)
+                    gate.remote_head, gate.remote_heads = self._catch_up(mirror, auth)
                 except WorkspaceError as error:
                     gate.fetch_error = str(error)
             if gate.fetch_error is not None:
@@ -88,6 +90,15 @@ class Mirrors:
     def remote_head(self, mirror: Mirror) -> str | None:
         """The name of the remote's default branch at the last fetch; None if it has no commit."""
         return self._gate(mirror).remote_head
+
+    def remote(self, mirror: Mirror, auth: GitAuth | None) -> Remote:
+        """What the remote itself has said that it holds: at the last fetch, or else now."""
+        gate = self._gate(mirror)
+        if gate.remote_heads is None:
+            with gate.lock:
+                gate.remote_head, gate.remote_heads = self._ask_heads(mirror, auth)
+        default = gate.remote_heads.get(gate.remote_head or "")
+        return Remote(heads=frozenset(gate.remote_heads.values()), default=default)
 
     # Making and checking
 
@@ -126,8 +137,8 @@ class Mirrors:
 
     # Fetching
 
-    def _catch_up(self, mirror: Mirror, auth: GitAuth | None) -> str | None:
-        """Fetch if the remote's branches differ from ours. Returns the name of its default branch.
+    def _catch_up(self, mirror: Mirror, auth: GitAuth | None) -> tuple[str | None, dict[str, str]]:
+        """Fetch if the remote's branches differ from ours. Returns the name of its default branch, and all.
 
         Asking first costs less than a fetch, and only this tells where the remote's HEAD stands.
         """
@@ -136,7 +147,7 @@ class Mirrors:
             default_branch, theirs = self._ask_heads(mirror, auth)
             if ours.result() != theirs:
                 self._fetch_branches(mirror, auth)
-        return default_branch
+        return default_branch, theirs
 
     def _fetch_branches(self, mirror: Mirror, auth: GitAuth | None) -> None:
         arguments = [*_FETCH, mirror.remote_url, FETCH_REFSPEC]

@@ -9,10 +9,12 @@ import re
 from dataclasses import dataclass, replace
 
 from adw_modules.errors import WorkspaceError
+from adw_modules.security.leaks import Scanner
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import read_note
 from coordinator.workspaces.git import PUSH_REMOTE, SHA, Finished, Git, GitAuth, last_line
+from coordinator.workspaces.outgoing import Remote, Screen, Screened
 from coordinator.workspaces.places import BLOCKED_FILE, Tree
 from coordinator.workspaces.records import read_record, write_record
 from coordinator.workspaces.refs import commit_at
@@ -56,12 +58,22 @@ class Work:
             self._put_in_order(self._without_note(state) or status, branch, message)
         return state
 
-    def push(self, branch: str, auth: GitAuth | None) -> str:
-        """Push `branch` over the commit that we last saw there; returns the pushed commit."""
-        mirror, record, ref = self.tree.mirror, read_record(self.tree), f"refs/heads/{branch}"
-        head = commit_at(self._git, mirror, ref)
+    def screen(self, branch: str, remote: Remote, scanner: Scanner) -> Screened:
+        """What a push of `branch` would send that must not leave."""
+        return Screen(self._git, self.tree.mirror, remote, scanner).look_at(self.head_of(branch))
+
+    def head_of(self, branch: str) -> str:
+        """The commit that `branch` stands on. Raises WorkspaceError if there is none."""
+        mirror = self.tree.mirror
+        head = commit_at(self._git, mirror, f"refs/heads/{branch}")
         if head is None:
             raise WorkspaceError(f"Pushing {branch} to {mirror.repo} failed: there is no such branch.")
+        return head
+
+    def push(self, branch: str, auth: GitAuth | None, head: str | None = None) -> str:
+        """Push `branch`, or that commit as it, over what we last saw there; returns the pushed commit."""
+        mirror, record, ref = self.tree.mirror, read_record(self.tree), f"refs/heads/{branch}"
+        head = head or self.head_of(branch)
         lease = f"--force-with-lease={ref}:{record.remote_sha or ''}"
         arguments = [*_PUSH, lease, PUSH_REMOTE, f"{head}:{ref}"]
         done = self._git.run(mirror, arguments, auth=auth, is_network=True)

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from adw_modules.security.leaks import Scanner
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import plain_os_errors
 from coordinator.workspaces.git import Git, GitAuth
 from coordinator.workspaces.mirrors import Mirrors
+from coordinator.workspaces.outgoing import Screened
 from coordinator.workspaces.places import Mirror, PrivateGit, Workspace
 from coordinator.workspaces.quarantine import Quarantine
 from coordinator.workspaces.work import Work
@@ -123,14 +125,23 @@ class Workspaces:
         self._worktrees.take_work(workspace)
         return self._work(workspace).keep(workspace.branch, workspace.base_sha, message)
 
+    @plain_os_errors("Looking at what would be pushed")
+    def screen(self, workspace: Workspace, auth: GitAuth | None, scanner: Scanner) -> Screened:
+        """What a push of the task's branch would send that must not leave; and the commit that this is about.
+
+        All that the remote does not have is looked at, whatever the mirror says of it. Raises WorkspaceError.
+        """
+        remote = self._mirrors.remote(workspace.mirror, auth)
+        return self._work(workspace).screen(workspace.branch, remote, scanner)
+
     @plain_os_errors("Pushing")
-    def push(self, workspace: Workspace, auth: GitAuth | None) -> str:
-        """Push the task's branch; returns the pushed commit. Safe to repeat.
+    def push(self, workspace: Workspace, auth: GitAuth | None, *, head: str | None = None) -> str:
+        """Push the task's branch, or the commit `head` as it; returns the pushed commit. Safe to repeat.
 
         The remote's branch is replaced only while it stands where we last saw or pushed it: commits that
         somebody else pushed meanwhile are never overwritten, that is a WorkspaceError.
         """
-        return self._work(workspace).push(workspace.branch, auth)
+        return self._work(workspace).push(workspace.branch, auth, head)
 
     @plain_os_errors("Releasing the workspace")
     def release(self, workspace: Workspace) -> bool:
