@@ -21,6 +21,7 @@ from bench import (
     sandbox,
     shim,
     throughput,
+    webhook,
 )
 from coordinator.clock import utc_now
 
@@ -40,6 +41,9 @@ ROWS: list[tuple[str, str, str, str, Callable[[float], bool]]] = [
     ("20 issues to draft pull requests, concurrency 4, per second", "issues_per_second", "{:.1f}", "≥ 10", lambda x: x >= 10),
     ("Listing to the worker's first line, median, ms", "start_ms_median", "{:.0f}", "< 40", lambda x: x < 40),
     ("… slowest of ten, ms", "start_ms_max", "{:.0f}", "", bool),
+    ("Label to the worker's first line by webhook, polls an hour apart, median, ms", "webhook_ms_median", "{:.0f}", "< 1000", lambda x: x < 1000),
+    ("… slowest of six, ms", "webhook_ms_max", "{:.0f}", "", bool),
+    ("… how much longer polling every 5 seconds takes, ratio of the medians", "webhook_poll_ratio", "{:.0f}", "", bool),
     ("Idle, 10 repositories: CPU, % of a core", "idle_cpu_percent", "{:.2f}", "< 0.3", lambda x: x < 0.3),
     ("Idle: resident memory, MB", "idle_rss_mb", "{:.0f}", "< 90", lambda x: x < 90),
     ("Idle: requests per repository and hour", "idle_requests_per_repository_and_hour", "{:.0f}", "≤ 120 + jitter", lambda x: x <= 180),
@@ -95,6 +99,7 @@ def measure() -> Figures:
     figures |= shim.measure()
     figures |= sandbox.measure()
     figures |= pipeline.measure()
+    figures |= webhook.measure()
     figures |= idle.measure()
     figures |= routing_health.measure()
     figures |= restart.measure()

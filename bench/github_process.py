@@ -1,7 +1,7 @@
 """The GitHub-like server as a process of its own, so that it does not share the daemon's interpreter.
 
 Talks lines of JSON: {"add": N} makes N labelled issues and answers when the first listing that holds them
-was asked for; {"wait": N} answers when N pull requests exist and every issue carries a final status label.
+was asked for; {"hook": URL, "secret": S} delivers from then on; {"wait": N} answers when N pull requests exist and every issue carries a final status label.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def main() -> None:
             say(answer(server, json.loads(line)))
 
 
-def answer(server: GitHubServer, order: dict[str, int]) -> dict[str, Any]:
+def answer(server: GitHubServer, order: dict[str, Any]) -> dict[str, Any]:
+    if "hook" in order:
+        server.add_webhook(str(order["hook"]), str(order["secret"]))
+        return {}
     if "add" in order:
         return add(server, order["add"])
     began = time.monotonic()
@@ -40,6 +43,7 @@ def answer(server: GitHubServer, order: dict[str, int]) -> dict[str, Any]:
 
 def add(server: GitHubServer, count: int) -> dict[str, Any]:
     """Make the issues; when the first listing that shows all of them arrived (unix seconds)."""
+    labelled_at = time.time()
     numbers = [
         server.add_issue(REPO, title=f"Issue {n}", body="Add a line.", labels=["rpi-auto"], labelled_by="ada")
         for n in range(count)
@@ -51,7 +55,8 @@ def add(server: GitHubServer, count: int) -> dict[str, Any]:
 
     assert server.wait_for(lambda: bool(listed()), timeout=60)
     at = listed()[0].at
-    return {"numbers": numbers, "listed_at": at + (time.time() - time.monotonic())}
+    listed_at = at + (time.time() - time.monotonic())
+    return {"numbers": numbers, "labelled_at": labelled_at, "listed_at": listed_at}
 
 
 def finished(server: GitHubServer, count: int) -> bool:

@@ -47,6 +47,7 @@ model_default = "none"
 """
 
 TOKEN = "bench-token"
+WEBHOOK_SECRET = "the-secret-of-the-webhook-of-the-bench"
 
 
 _ROOT = tempfile.TemporaryDirectory(prefix="coordinator-bench-")
@@ -79,7 +80,7 @@ def source(root: Path, **values: object) -> SettingsSource:
 
 
 def environ() -> dict[str, str]:
-    return dict(os.environ) | {"BENCH_TOKEN": TOKEN}
+    return dict(os.environ) | {"BENCH_TOKEN": TOKEN, "BENCH_WEBHOOK_SECRET": WEBHOOK_SECRET}
 
 
 def request(number: int, now: datetime | None = None) -> TaskRequest:

@@ -38,7 +38,7 @@ class GitHubProcess:
         )
         self.urls = self._read()
 
-    def ask(self, **order: int) -> dict[str, Any]:
+    def ask(self, **order: int | str) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()

@@ -34,6 +34,7 @@ from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
 from coordinator.store import DAEMON, StateDir
 from coordinator.supervisor import Supervisor
 from coordinator.systemd.notify import Notifier
+from coordinator.webhook import WebhookServer
 from coordinator.workspaces import Workspaces
 
 log = get_logger()
@@ -117,6 +118,7 @@ class Daemon:
         self._is_in_order = False  # the loop has come to its end, not to a fault
         self._end_runs = False
         self._wake_timer: asyncio.TimerHandle | None = None
+        self.webhook: WebhookServer | None = None
         self._wake_signature: int = 0
         self._store_error: str | None = None
         self._notifier = Notifier(self._environ)
@@ -167,6 +169,7 @@ class Daemon:
 
     async def _live(self) -> None:
         self._install_signals()
+        await self._open_webhook()
         await self.services.launcher.start()
         await self._look_at_sandbox()
         self._banner()
@@ -179,6 +182,8 @@ class Daemon:
         self.polls.follow_settings()
         if not self._once:
             self.catalogue.follow_settings()
+        if self.webhook is not None:
+            await self.webhook.serve()
         self._unpark()  # the last daemon may have had another configuration, environment or machine
         self.wake(Wake.START)
         try:
@@ -186,6 +191,14 @@ class Daemon:
             self._is_in_order = True
         finally:
             await self._shut_down(sender, beat)
+
+    async def _open_webhook(self) -> None:
+        """Take its port before anything is begun: who has it is the operator's to find out."""
+        settings = self.services.settings.webhook
+        if settings.enabled and not self._once:
+            secrets = self._environ.get(settings.secret_env, "")
+            self.webhook = WebhookServer(settings, secrets, self.polls.hint)
+            await self.webhook.open()
 
     def _end_newer_runs(self) -> None:
         """What lives beyond an older copy of the store has no owner and never will have one."""
@@ -454,6 +467,8 @@ class Daemon:
         beat.cancel()
         if self._asking is not None:
             self._asking.cancel()
+        if self.webhook is not None:
+            await self.webhook.stop()
         self.polls.stop()
         self.catalogue.stop()
         if self._end_runs:
@@ -536,5 +551,6 @@ class Daemon:
             "draining": self._draining,
             "github": self.services.github.ledger.as_dict(),
             "repositories": self.polls.as_dict(),
+            "webhook": self.webhook.as_dict() if self.webhook else None,
         }
         statusfile.write(self._state_dir.root, status)

@@ -12,7 +12,8 @@ import json as jsonlib
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from datetime import datetime
 from io import TextIOWrapper
@@ -25,6 +26,7 @@ from pydantic import BaseModel
 from structlog.typing import EventDict, WrappedLogger
 
 from adw_modules.config.wording import is_secret, password_in
+from adw_modules.security.webhooks import secrets_of
 from coordinator.systemd.journal import Fallback, Journal, field_name
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from adw_modules.tasks.model import Run, Task
 
 SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
+PASSING_KEPT = 2  # of the values that one secret has had: its last words may still be on their way
 SHORTEST_UNNAMED = 16  # of a variable that the configuration does not name
 REDACTED = "[redacted]"
 LOG_FILE_BYTES = 20 * 1024 * 1024
@@ -56,7 +59,9 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._values: frozenset[str] = frozenset()
+        self._spellings: dict[str, set[str]] = {}  # of each value
+        self._passing: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.Lock()
         self._secrets: tuple[str, ...] = ()
         self._spelled: tuple[bytes, ...] = ()
         self._scanner: Scanner | None = None
@@ -69,14 +74,23 @@ class Redactor:
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Know these too. Nothing is ever forgotten: a key that was replaced is still in old output."""
-        new = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET} - self._values
-        if not new:
-            return
-        spelled = {spelling for secret in new for spelling in _spellings(secret)}
-        self._values = self._values | new
-        self._secrets = tuple(sorted(spelled.union(self._secrets)))
+        with self._lock:
+            new = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET} - self._spellings.keys()
+            if new:
+                self._know({secret: _spellings(secret) for secret in new}, set())
+
+    def learn_passing(self, name: str, secret: str) -> None:
+        """Know a secret that lasts an hour, and forget the one before the last of the same name."""
+        with self._lock:
+            kept = (*self._passing.get(name, ()), secret)
+            self._passing[name] = kept[-PASSING_KEPT:]
+            self._know({secret: _spellings(secret)}, set(kept[:-PASSING_KEPT]))
+
+    def _know(self, new: dict[str, set[str]], gone: Collection[str]) -> None:
+        known = {secret: spelled for secret, spelled in self._spellings.items() if secret not in gone} | new
+        self._secrets = tuple(sorted({spelled for each in known.values() for spelled in each}))
         self._spelled = tuple(secret.encode(errors="surrogateescape") for secret in self._secrets)
-        self._scanner = None
+        self._spellings, self._scanner = known, None
 
     @property
     def scanner(self) -> Scanner:
@@ -84,7 +98,7 @@ class Redactor:
         if self._scanner is None:
             from adw_modules.security.leaks import Scanner
 
-            self._scanner = Scanner(self._values)
+            self._scanner = Scanner(self._spellings)
         return self._scanner
 
     @property
@@ -151,6 +165,8 @@ def secret_values(settings: Settings, environ: Mapping[str, str]) -> Iterator[st
     (each key that ends in `_env`), what else a worker is handed that looks like a secret by its variable's
     name or its content, the database's password, and what else of our own environment is a secret by both."""
     yield from (environ.get(name, "") for name in _named_variables(settings))
+    if settings.webhook.enabled:  # one variable may hold two of them
+        yield from secrets_of(environ.get(settings.webhook.secret_env, ""))
     for provider in settings.providers.values():
         handed = {name: environ[name] for name in provider.pass_env if name in environ} | provider.env
         yield from (value for name, value in handed.items() if is_secret(name, value))

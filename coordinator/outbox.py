@@ -189,15 +189,11 @@ class Outbox:
         reached(Point.PULL_TAKEN)
         workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
-            screened = await services.in_thread(
-                services.workspaces.screen, workspace, services.git_auth, services.redactor.scanner
-            )
+            screened = await services.in_thread(services.screen, workspace)
             if screened.leaks:
                 self._secret_found(task, run, screened.leaks)
                 return
-            await services.in_thread(
-                services.workspaces.push, workspace, services.git_auth, head=screened.head
-            )
+            await services.in_thread(services.push, workspace, screened.head)
             reached(Point.PUSHED)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":

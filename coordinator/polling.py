@@ -70,6 +70,7 @@ class RepositoryPoller:
     last_error: str | None = None
     polled_once: bool = False
     listed_at: float | None = None  # monotonic: when the newest listing arrived
+    repo_id: int = 0  # as the newest listing said; 0 before the first
     _missing_once: set[int] = field(default_factory=set)
 
     async def poll(self) -> bool:
@@ -114,6 +115,7 @@ class RepositoryPoller:
         seen_at = self.listed_at = monotonic()
         if isinstance(listing, Unchanged):
             return False
+        self.repo_id = listing.repo_id
         reached(Point.LISTED)
         store = self.services.store
         known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
@@ -172,10 +174,7 @@ class RepositoryPoller:
         """Start the fetch that a new issue's first run will need, while GitHub is asked who labelled it."""
         services, repository = self.services, self.repository
 
-        def fetch() -> None:
-            services.workspaces.fetch(services.mirror(repository), services.git_auth, not_older_than=seen_at)
-
-        future = services.threads.submit(fetch)
+        future = services.threads.submit(services.fetch, repository, not_older_than=seen_at)
         future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error
 
     async def _judge(self, issue: IssueSnapshot, task: Task | None) -> TaskRequest | Refused | None:

@@ -37,7 +37,7 @@ def prepare_workspace(services: Services, task: Task, *, not_older_than: float) 
         task.name,
         task.branch,
         default_branch=None,
-        auth=services.git_auth,
+        auth=services.git_auth(repository),
         now=services.now(),
         not_older_than=not_older_than,
     )

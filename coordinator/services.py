@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from adw_modules.config import ResolvedRepository, Settings
+from adw_modules.errors import GitHubRefused, GitHubUnavailable, WorkspaceError
 from adw_modules.providers import ProviderManager
-from coordinator.github import GitHub
+from coordinator.github import GitHub, load_app
 from coordinator.launcher import Launcher, RunLauncher
 from coordinator.logs import Redactor
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import StateDir, Store
 from coordinator.transient import UnitLauncher
-from coordinator.workspaces import GitAuth, Mirror, Workspaces
+from coordinator.workspaces import GitAuth, Mirror, Screened, Workspace, Workspaces
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,10 +67,16 @@ class Services:
         """How long news of progress may wait to be reported together with what follows."""
         return timedelta(seconds=self.settings.github.report_delay_seconds)
 
-    @property
-    def git_auth(self) -> GitAuth | None:
-        token = self.environ.get(self.settings.github.token_env)
-        return GitAuth(secret=token) if token else None
+    def git_auth(self, repository: ResolvedRepository) -> GitAuth:
+        """What git may fetch and push that one repository with; asked for when a command needs it."""
+
+        def ask() -> str:
+            try:
+                return self.github.secret(repository.full_name)
+            except (GitHubUnavailable, GitHubRefused) as error:
+                raise WorkspaceError(str(error)) from error
+
+        return GitAuth(secret=ask)
 
     def repository(self, full_name: str) -> ResolvedRepository | None:
         """The configured repository of that name, or None when it is no longer configured."""
@@ -79,8 +86,27 @@ class Services:
     def mirror(self, repository: ResolvedRepository) -> Mirror:
         """The mirror of a configured repository, made when there is none yet. Blocks."""
         return self.workspaces.ensure_mirror(
-            repository.full_name, repository.remote_url, self.git_auth, now=self.now()
+            repository.full_name, repository.remote_url, self.git_auth(repository), now=self.now()
         )
+
+    def fetch(self, repository: ResolvedRepository, *, not_older_than: float) -> None:
+        """Bring the repository's mirror up to date. Blocks."""
+        mirror = self.mirror(repository)
+        self.workspaces.fetch(mirror, self.git_auth(repository), not_older_than=not_older_than)
+
+    def screen(self, workspace: Workspace) -> Screened:
+        """What a push of a task's branch would send that must not leave, and of which commit. Blocks."""
+        return self.workspaces.screen(workspace, self._auth_of(workspace), self.redactor.scanner)
+
+    def push(self, workspace: Workspace, head: str | None) -> None:
+        """Push that commit as the task's branch, with a credential for its repository only. Blocks."""
+        self.workspaces.push(workspace, self._auth_of(workspace), head=head)
+
+    def _auth_of(self, workspace: Workspace) -> GitAuth:
+        repository = self.repository(workspace.mirror.repo)
+        if repository is None:
+            raise WorkspaceError(f"{workspace.mirror.repo} is no longer configured; nothing was pushed")
+        return self.git_auth(repository)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of `threads`."""
@@ -104,13 +130,8 @@ def open_services(
         stack.callback(store.close)
         threads = ThreadPoolExecutor(GIT_THREADS, thread_name_prefix="git")
         stack.callback(threads.shutdown, cancel_futures=True)
-        github = GitHub(
-            api_url=settings.github.api_url,
-            token=environ.get(settings.github.token_env, ""),
-            timeout_seconds=settings.github.request_timeout_seconds,
-            writes_per_minute=settings.github.writes_per_minute,
-            now=now,
-        )
+        redactor = redactor or Redactor.of(settings, environ)
+        github = open_github(loaded, environ, now=now, redactor=redactor)
         stack.callback(github.close)
         yield Services(
             source=source,
@@ -120,9 +141,32 @@ def open_services(
             workspaces=workspaces or _open_workspaces(loaded, state_dir),
             threads=threads,
             environ=environ,
-            redactor=redactor or Redactor.of(settings, environ),
+            redactor=redactor,
             now=now,
         )
+
+
+def open_github(
+    loaded: LoadedSettings, environ: Mapping[str, str], *, now: Callable[[], datetime], redactor: Redactor
+) -> GitHub:
+    """GitHub as the configuration says: with the token, or as an App. Raises ConfigError for an unusable key.
+
+    The redactor knows the App's key, and each token from the moment it is made.
+    """
+    settings, repositories = loaded.settings.github, loaded.settings.all_repositories()
+    home = repositories[0].full_name if repositories else ""
+    app = load_app(settings.app, environ, root=loaded.project_root, home=home)
+    if app is not None:
+        redactor.learn([app.pem.strip()])
+    return GitHub(
+        api_url=settings.api_url,
+        token="" if app else environ.get(settings.token_env, ""),
+        app=app,
+        learn=redactor.learn_passing,
+        timeout_seconds=settings.request_timeout_seconds,
+        writes_per_minute=settings.writes_per_minute,
+        now=now,
+    )
 
 
 def _open_workspaces(loaded: LoadedSettings, state_dir: StateDir) -> Workspaces:

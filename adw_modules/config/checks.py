@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from adw_modules.config.wording import dotted, holds_password, is_secret
 from adw_modules.security.network import knows_service
+from adw_modules.security.webhooks import secrets_problem
 
 if TYPE_CHECKING:  # the schema imports this module, for `Settings.warnings`
     from adw_modules.config.schema import ProviderSettings, Settings
@@ -32,16 +33,34 @@ def check_environment(
 
     A provider's missing key is not among them: that provider is unavailable, and the others work.
     """
-    name = settings.github.token_env
-    token = environ.get(name, "")
-    if not token.strip():
+    return [*_github_secret(settings, environ, source), *_webhook_secret(settings, environ, source)]
+
+
+def _github_secret(settings: Settings, environ: Mapping[str, str], source: str) -> Iterator[str]:
+    """The token, or the variable with the App's key; a file is looked at when it is read."""
+    app = settings.github.app
+    if app.is_used and app.private_key_env is None:
+        return
+    table, key = ("github.app", "private_key_env") if app.is_used else ("github", "token_env")
+    name = app.private_key_env or settings.github.token_env
+    secret = environ.get(name, "")
+    if not secret.strip():
         problem = "is empty" if name in environ else "is not set"
         mend = "export it or put it into the service's environment file"
-    elif token != token.strip() or not token.isprintable():
+    elif not app.is_used and (secret != secret.strip() or not secret.isprintable()):
         problem, mend = "has spaces or line breaks around the token", "set it to the token alone"
     else:
-        return []
-    return [f"{source}: [github] token_env names {name}, which {problem}: {mend}."]
+        return
+    yield f"{source}: [{table}] {key} names {name}, which {problem}: {mend}."
+
+
+def _webhook_secret(settings: Settings, environ: Mapping[str, str], source: str) -> Iterator[str]:
+    webhook = settings.webhook
+    if not webhook.enabled:
+        return
+    problem = secrets_problem(environ.get(webhook.secret_env))
+    if problem is not None:
+        yield f"{source}: [webhook] secret_env names {webhook.secret_env}, which {problem}."
 
 
 def warnings(settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adw_modules.config.problems import Problem, label_of, value_at
-from adw_modules.config.schema import BUILT_IN_PROVIDER, GitHubSettings, LlmSettings
+from adw_modules.config.schema import BUILT_IN_PROVIDER, GitHubSettings, LlmSettings, Settings
 from adw_modules.config.toml_lines import KeyPath
 from adw_modules.config.wording import dotted, ended, shown, suggestion
 
@@ -27,6 +27,7 @@ def cross_checks(document: dict[str, Any]) -> list[Problem]:
         *_repeated_experiments(document),
         *_wrong_preferences(document),
         *_token_for_workers(document),
+        *_token_and_app(document),
         *_own_labels(document),
     ]
 
@@ -248,16 +249,39 @@ def _repeated_repositories(document: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _token_for_workers(document: dict[str, Any]) -> Iterator[Problem]:
-    token = value_at(document, ("github", "token_env")) or GitHubSettings().token_env
-    if not isinstance(token, str):
-        return
-    for name in _named_tables(document, "providers"):
-        for key in ("pass_env", "env", "api_key_env"):
-            path, value = _value(document, "providers", name, key)
-            if value == token or (isinstance(value, (list, dict)) and token in value):
-                yield Problem(
-                    path, f"{dotted(path)} must not name {shown(token)}: workers get no GitHub token."
-                )
+    for secret, what in _own_secrets(document):
+        for name in _named_tables(document, "providers"):
+            for key in ("pass_env", "env", "api_key_env"):
+                path, value = _value(document, "providers", name, key)
+                if value == secret or (isinstance(value, (list, dict)) and secret in value):
+                    yield Problem(
+                        path, f"{dotted(path)} must not name {shown(secret)}: workers get no {what}."
+                    )
+
+
+def _own_secrets(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The variables that hold what only the daemon may know."""
+    defaults = Settings()
+    places = [
+        (value_at(document, ("github", "token_env")) or defaults.github.token_env, "GitHub token"),
+        (value_at(document, ("github", "app", "private_key_env")), "key of the GitHub App"),
+        (
+            value_at(document, ("webhook", "secret_env")) or defaults.webhook.secret_env,
+            "secret of the webhook",
+        ),
+    ]
+    yield from ((name, what) for name, what in places if isinstance(name, str))
+
+
+def _token_and_app(document: dict[str, Any]) -> Iterator[Problem]:
+    path: KeyPath = ("github", "token_env")
+    app = value_at(document, ("github", "app"))
+    if isinstance(app, dict) and app and value_at(document, path) is not None:
+        yield Problem(
+            path,
+            "[github] has a token_env and an [github.app]: GitHub is spoken to either with a token or as an "
+            "App; take one of them out.",
+        )
 
 
 def _own_labels(document: dict[str, Any]) -> Iterator[Problem]:

@@ -27,6 +27,16 @@ RESTART_KEYS = frozenset(
         "github.writes_per_minute",
         "github.git_user_name",
         "github.git_user_email",
+        "github.app.app_id",
+        "github.app.client_id",
+        "github.app.private_key_env",
+        "github.app.private_key_file",
+        "github.app.installation_id",
+        "webhook.enabled",
+        "webhook.listen",
+        "webhook.allow_remote",
+        "webhook.path",
+        "webhook.secret_env",
         "repositories.remote_url",
         "worktree.base_dir",
         "sandbox.bwrap",
@@ -35,6 +45,7 @@ RESTART_KEYS = frozenset(
 
 _APART = frozenset(  # keys that have tables of their own
     {
+        ("github", "app"),
         ("routing", "rules"),
         ("preferences", "rules"),
         ("experiments", "arms"),
@@ -74,8 +85,12 @@ def settings_diff(old: Settings, new: Settings) -> list[str]:
 def pin_restart_keys(running: Settings, new: Settings) -> Settings:
     """The settings in force after a reload: `new`, but with the running values of what needs a restart."""
     update: dict[str, Any] = {"repositories": tuple(_pinned_repositories(running, new))}
-    for section in ("coordinator", "github", "worktree", "sandbox"):
-        kept = {key: value for key, value in getattr(running, section) if needs_restart(f"{section}.{key}")}
+    for section in ("coordinator", "github", "webhook", "worktree", "sandbox"):
+        kept = {
+            key: value
+            for key, value in getattr(running, section)
+            if needs_restart(f"{section}.{key}") or (section, key) == ("github", "app")
+        }
         update[section] = getattr(new, section).model_copy(update=kept)
     return new.model_copy(update=update)
 
@@ -116,8 +131,10 @@ def _tables(settings: Settings) -> Iterator[tuple[str, Section]]:
         "llm",
         "worktree",
         "catalog",
+        "webhook",
     ):
         yield section, getattr(settings, section)
+    yield "github.app", settings.github.app
     for name, repository in _by_name((entry.full_name, entry) for entry in settings.repositories).items():
         yield f"repositories[{name}]", repository
     for name, provider in settings.providers.items():

@@ -12,6 +12,7 @@ from adw_modules.config.schema import (
     ArmSettings,
     BudgetSettings,
     ExperimentSettings,
+    GitHubAppSettings,
     ModelSettings,
     OpenRouterPreferenceSettings,
     PreferenceSettings,
@@ -170,6 +171,8 @@ def _section_at(table: KeyPath) -> type[Section]:
     match table:
         case ("repositories", *_):
             return RepositorySettings
+        case ("github", "app", *_):
+            return GitHubAppSettings
         case ("providers", *_):
             return ProviderSettings
         case ("models", *_):

@@ -24,6 +24,7 @@ from adw_modules.config.values import (
     AtLeast1,
     Capabilities,
     Categories,
+    ClientId,
     CommandTemplate,
     Condition,
     Conditions,
@@ -32,6 +33,7 @@ from adw_modules.config.values import (
     FullName,
     HeaderText,
     Label,
+    ListenAddress,
     MemorySize,
     Money,
     Name,
@@ -45,9 +47,12 @@ from adw_modules.config.values import (
     Target,
     Text,
     TimeZone,
+    UrlPath,
     Variable,
     Variables,
+    address,
     in_table,
+    is_loopback,
     number,
     of_provider,
     one_of,
@@ -150,6 +155,38 @@ class RetrySettings(Section):
         return self
 
 
+class GitHubAppSettings(Section):
+    """`[github.app]`: a GitHub App to act as, instead of the account of a token."""
+
+    app_id: AtLeast1 | None = None
+    client_id: ClientId | None = None
+    private_key_env: Variable | None = None
+    private_key_file: Folder | None = None
+    installation_id: Annotated[int, whole(least=1, most=10**12)] | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is an App; without one there is the token."""
+        return self.app_id is not None or self.client_id is not None
+
+    @property
+    def issuer(self) -> str:
+        """What the App's signatures are signed as."""
+        return self.client_id or str(self.app_id)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        keys = [self.private_key_env, self.private_key_file]
+        given = [value for _, value in self if value is not None]
+        if self.app_id is not None and self.client_id is not None:
+            raise in_table("has both app_id and client_id; keep one of them")
+        if given and not self.is_used:
+            raise in_table("needs app_id (or client_id): which App this is")
+        if self.is_used and keys.count(None) != 1:
+            raise in_table("needs private_key_env or private_key_file, and not both: where the App's key is")
+        return self
+
+
 class GitHubSettings(Section):
     """`[github]`: the main repository, and how GitHub is reached."""
 
@@ -165,6 +202,7 @@ class GitHubSettings(Section):
     request_timeout_seconds: Above0 = 15
     git_user_name: Name = "Coordinator"
     git_user_email: Name = "coordinator@localhost"
+    app: GitHubAppSettings = GitHubAppSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -172,6 +210,30 @@ class GitHubSettings(Section):
         missing = [key for key, value in given.items() if value is None]
         if len(missing) == 1:
             raise in_table(f"needs {missing[0]} too: repo_owner and repo_name belong together")
+        return self
+
+
+class WebhookSettings(Section):
+    """`[webhook]`: where GitHub may say that there is something new, so that no poll need be waited for."""
+
+    enabled: Flag = False
+    listen: ListenAddress = "127.0.0.1:8787"
+    allow_remote: Flag = False
+    path: UrlPath = "/github"
+    secret_env: Variable = "GITHUB_WEBHOOK_SECRET"  # noqa: S105  the name of a variable, not a secret
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return address(self.listen) or ("127.0.0.1", 0)
+
+    @model_validator(mode="after")
+    def _on_loopback(self) -> Self:
+        if not self.allow_remote and not is_loopback(self.address[0]):
+            raise in_table(
+                f"listens on {self.address[0]}, which other machines reach: put a reverse proxy before "
+                "127.0.0.1, or set allow_remote = true"
+            )
         return self
 
 
@@ -538,6 +600,7 @@ class Settings(Section):
     sandbox: SandboxSettings = SandboxSettings()
     retries: RetrySettings = RetrySettings()
     github: GitHubSettings = GitHubSettings()
+    webhook: WebhookSettings = WebhookSettings()
     repositories: tuple[RepositorySettings, ...] = ()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     llm: LlmSettings = LlmSettings()

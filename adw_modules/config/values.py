@@ -6,6 +6,7 @@ and no default.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import zoneinfo
 from collections.abc import Callable
@@ -330,6 +331,47 @@ def _full_name(value: Any) -> str:
     return text
 
 
+def _client_id(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.]{7,63}", text):
+        raise must_be('the client id of a GitHub App, such as "Iv23liABCDEF01234567"')
+    return text
+
+
+def _listen(value: Any) -> str:
+    text = _text(value)
+    host, port = address(text) or ("", -1)
+    if not 0 <= port <= 65_535 or not re.fullmatch(r"localhost|[0-9.]+|[0-9A-Fa-f:.]+", host):
+        raise must_be('an address and a port, such as "127.0.0.1:8787"')
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise must_be('an address and a port, such as "127.0.0.1:8787"') from None
+    return text
+
+
+def _url_path(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,199}", text):
+        raise must_be('a path of letters, digits and - . _ ~, such as "/github"')
+    return text
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """Host and port of "127.0.0.1:8787" or "[::1]:8787"; None for anything else."""
+    found = re.fullmatch(r"(?:\[([^][]+)\]|([^][:]+)):([0-9]{1,5})", text)
+    return None if found is None else (found[1] or found[2], int(found[3]))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+ClientId = Annotated[str, BeforeValidator(_client_id)]
+ListenAddress = Annotated[str, BeforeValidator(_listen)]
+UrlPath = Annotated[str, BeforeValidator(_url_path)]
 FullName = Annotated[str, BeforeValidator(_full_name)]
 Owner = Annotated[str | None, BeforeValidator(_owner)]
 RepositoryName = Annotated[str | None, BeforeValidator(_repository_name)]

@@ -85,6 +85,7 @@ def examine(config: Path) -> Iterator[Finding]:
     yield from _providers(loaded, environ, service)
     yield from _state(loaded, service)
     yield from _circuits(loaded)
+    yield from _webhook(loaded)
     yield from _github(loaded, environ)
 
 
@@ -309,29 +310,60 @@ def _without_owner(live: LiveRunDir) -> Finding:
     )
 
 
+def _webhook(loaded: LoadedSettings) -> Iterator[Finding]:
+    """Where it listens, as the running daemon says; the secret is judged with the environment."""
+    from coordinator.cli.common import daemon_status
+
+    settings = loaded.settings.webhook
+    if not settings.enabled:
+        return
+    daemon = daemon_status(loaded)
+    if not daemon:
+        text = f"{settings.listen}{settings.path}, once a daemon runs"
+        yield Finding(check="webhook", ok=None, text=text)
+    elif (told := daemon.get("webhook")) is None:
+        text, mend = "the running daemon was started without it", "restart the daemon"
+        yield Finding(check="webhook", ok=False, text=text, mend=mend)
+    else:
+        counts = f"{told['accepted']} accepted, {told['refused']} refused"
+        text = f"listens on {told['address']}{told['path']}: {counts}"
+        yield Finding(check="webhook", ok=True, text=text)
+
+
 def _github(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     import asyncio
 
-    token = environ.get(loaded.settings.github.token_env)
-    if token:
-        yield from asyncio.run(_ask_github(loaded, token))
-
-
-async def _ask_github(loaded: LoadedSettings, token: str) -> list[Finding]:
-    from adw_modules.errors import CoordinatorError, GitHubRefused
+    from adw_modules.errors import ConfigError
     from coordinator.clock import utc_now
-    from coordinator.github import GitHub
+    from coordinator.logs import Redactor
+    from coordinator.services import open_github
 
     settings = loaded.settings.github
-    github = GitHub(
-        api_url=settings.api_url, token=token, timeout_seconds=settings.request_timeout_seconds, now=utc_now
-    )
+    if not settings.app.is_used and not environ.get(settings.token_env):
+        return
     try:
+        redactor = Redactor.of(loaded.settings, environ)
+        github = open_github(loaded, environ, now=utc_now, redactor=redactor)
+    except ConfigError as error:
+        yield from (Finding(check="github", ok=False, text=problem) for problem in error.problems)
+        return
+    if settings.app.is_used and environ.get(settings.token_env):
+        text = f"{settings.token_env} is set and not used: there is a GitHub App"
+        yield Finding(check="github", ok=None, text=text, mend="take it out of the environment")
+    yield from asyncio.run(_ask_github(loaded, github))
+
+
+async def _ask_github(loaded: LoadedSettings, github: GitHub) -> list[Finding]:
+    from adw_modules.errors import CoordinatorError, GitHubRefused
+
+    settings = loaded.settings.github
+    names = [repository.full_name for repository in loaded.settings.all_repositories()]
+    try:
+        if github.is_app:
+            return await _ask_as_app(loaded, github, names)
         account = await github.whoami()
-        findings = [
-            Finding(check="github", ok=True, text=f"{settings.api_url} answers; you are {account.login}")
-        ]
-        names = [repository.full_name for repository in loaded.settings.all_repositories()]
+        text = f"{settings.api_url} answers; you are {account.login}, by the token in {settings.token_env}"
+        findings = [Finding(check="github", ok=True, text=text)]
         return findings + [await _ask_repository(github, name, account.login) for name in names]
     except GitHubRefused as error:
         mend = f"put a valid token into {settings.token_env}" if error.status == 401 else None
@@ -341,6 +373,32 @@ async def _ask_github(loaded: LoadedSettings, token: str) -> list[Finding]:
         return [Finding(check="github", ok=False, text=str(error), mend=mend)]
     finally:
         github.close()
+
+
+async def _ask_as_app(loaded: LoadedSettings, github: GitHub, names: list[str]) -> list[Finding]:
+    """Who the App is needs no installation; what it may do is asked for each repository."""
+    slug = await github.app_name()
+    where = f"{loaded.settings.github.api_url} answers"
+    findings = [Finding(check="github", ok=True, text=f"{where}; you are the GitHub App {slug}")]
+    return findings + [await _ask_installation(github, name, slug) for name in names]
+
+
+async def _ask_installation(github: GitHub, name: str, slug: str) -> Finding:
+    from adw_modules.errors import CoordinatorError
+
+    page = f"the App's page ({slug}), and accept that in the installation's settings"
+    try:
+        found = await github.installation(name)
+        if found.missing:
+            text = f"{name}: installation {found.installation_id} lacks {', '.join(found.missing)}"
+            return Finding(check="repository", ok=False, text=text, mend=f"grant that on {page}")
+        await github.default_branch(name)
+    except CoordinatorError as error:
+        mend = f"install the App {slug} there, with the permissions that docs/github.md lists"
+        return Finding(check="repository", ok=False, text=f"{name}: {error}", mend=mend)
+    given = ", ".join(f"{area} {level}" for area, level in sorted(found.permissions.items()))
+    text = f"{name}: a token for it alone may write (installation {found.installation_id}: {given})"
+    return Finding(check="repository", ok=True, text=text)
 
 
 async def _ask_repository(github: GitHub, name: str, login: str) -> Finding:

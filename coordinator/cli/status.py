@@ -194,6 +194,10 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
     if limit:
         until = when(datetime.fromisoformat(limit), now)
         yield Text.assemble(("  GitHub is asked again ", "yellow"), f"{until}: {daemon['github']['reason']}")
+    webhook = daemon.get("webhook")
+    if webhook:
+        counts = f"{webhook['accepted']} accepted, {webhook['refused']} refused"
+        yield Text(f"  Webhook on {webhook['address']}{webhook['path']}: {counts}")
     for name, repository in daemon.get("repositories", {}).items():
         yield _repository_line(name, repository, now)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.demo import bare
+from coordinator.demo.apps import App, Grant, Installation
 from coordinator.demo.forge import Comment, Event, Issue, Label, Pull, Repository, Role, User
 
 Json = dict[str, Any]
@@ -118,6 +119,70 @@ class Renderer:
         since = {"created_at": moment(user.created_at), "updated_at": moment(user.created_at)}
         base = self.user(user) | {"user_view_type": "private"}
         return base | unknown | counts | since | {"two_factor_authentication": True}
+
+    def public_user(self, user: User) -> Json:
+        """GET /users/{login}: what everybody sees of an account."""
+        private = ("private_gists", "total_private_repos", "owned_private_repos", "disk_usage",
+                   "collaborators", "two_factor_authentication")  # fmt: skip
+        seen = {name: value for name, value in self.own_user(user).items() if name not in private}
+        return seen | {"user_view_type": "public"}
+
+    # GitHub Apps ----------------------------------------------------------------------------------
+
+    def integration(self, app: App) -> Json:
+        """GET /app."""
+        page = f"{self.api_url}/apps/{app.slug}"
+        return {
+            "id": app.id,
+            "slug": app.slug,
+            "client_id": app.client_id,
+            "node_id": _node_id("A", app.id),
+            "owner": self.user(app.owner),
+            "name": app.slug,
+            "description": "",
+            "external_url": page,
+            "html_url": page,
+            "created_at": moment(app.created_at),
+            "updated_at": moment(app.created_at),
+            "permissions": app.permissions,
+            "events": ["issues"],
+        }
+
+    def installation(self, found: Installation) -> Json:
+        """Where an App is installed, for the App itself."""
+        url = f"{self.api_url}/app/installations/{found.id}"
+        return {
+            "id": found.id,
+            "account": self.user(found.account),
+            "repository_selection": "all" if found.repositories is None else "selected",
+            "access_tokens_url": f"{url}/access_tokens",
+            "repositories_url": f"{self.api_url}/installation/repositories",
+            "html_url": f"{self.api_url}/settings/installations/{found.id}",
+            "app_id": found.app.id,
+            "client_id": found.app.client_id,
+            "target_id": found.account.id,
+            "target_type": found.account.kind,
+            "permissions": found.permissions,
+            "events": ["issues"],
+            "created_at": moment(found.created_at),
+            "updated_at": moment(found.created_at),
+            "single_file_name": None,
+            "has_multiple_single_files": False,
+            "single_file_paths": [],
+            "app_slug": found.app.slug,
+            "suspended_by": self._user_or_none(found.account if found.suspended_at else None),
+            "suspended_at": _moment_or_none(found.suspended_at),
+        }
+
+    def grant(self, grant: Grant, repositories: list[Json] | None) -> Json:
+        """A new installation token."""
+        body: Json = {
+            "token": grant.token,
+            "expires_at": moment(grant.expires_at),
+            "permissions": grant.permissions,
+            "repository_selection": "all" if repositories is None else "selected",
+        }
+        return body if repositories is None else body | {"repositories": repositories}
 
     def permission(self, user: User, role: Role) -> Json:
         flags = _permission_flags(role)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode
 
 from coordinator.demo import bare
+from coordinator.demo.apps import App, Apps, Grant
 from coordinator.demo.forge import Comment, Forge, Issue, Rejected, Repository, Role, User, invalid
 from coordinator.demo.limits import RateLimits
 from coordinator.demo.render import Json, Renderer
@@ -23,6 +24,15 @@ from coordinator.demo.render import Json, Renderer
 T = TypeVar("T")
 _DOCS = "https://docs.github.com/rest"
 _REPOSITORY = re.compile(r"/(?:repos/(?P<name>[^/]+/[^/]+)|repositories/(?P<id>\d+))(?P<rest>/.*)?")
+_BY_APP = "Resource not accessible by integration"
+# The first part of a path below a repository -> the permission that an App needs for it.
+_AREAS = {
+    "issues": "issues",
+    "labels": "issues",
+    "pulls": "pull_requests",
+    "git": "contents",
+    "branches": "contents",
+}
 # What an unattended program must never do: merge, approve, or reach either through GraphQL.
 _FORBIDDEN = re.compile(
     r"(?:PUT|POST) (?:/repos/[^/]+/[^/]+|/repositories/\d+)/(?:pulls/\d+/(?:merge|reviews.*)|merges)"
@@ -38,11 +48,26 @@ class Request:
     headers: dict[str, str]  # names in lower case
     body: bytes
     token: str | None
-    user: User | None
+    user: User | None  # of an installation token: the App's bot
+    grant: Grant | None = None  # an installation token's
+    app: App | None = None  # who signed, in place of a token
+    refusal: Rejected | None = None  # what is wrong with the signature or the installation
 
     @property
     def login(self) -> str:
         return self.user.login if self.user else ""
+
+    @property
+    def counted_as(self) -> str:
+        """Whose limit it is counted against: each installation of an App has its own."""
+        if self.grant is not None:
+            return f"{self.login}/{self.grant.installation.id}"
+        return f"app {self.app.slug}" if self.app is not None else self.login
+
+    def role_in(self, repository: Repository) -> Role:
+        if self.grant is not None:
+            return self.grant.role_in(repository)
+        return repository.access_of(self.user)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +96,17 @@ class Call:
         if self.repository.archived:
             raise Rejected(403, "Repository was archived so is read-only.")
         return self.request.user
+
+    def check_grant(self) -> None:
+        """An installation token may do what it was given, where it was given it."""
+        grant, writing = self.request.grant, self.request.method != "GET"
+        if grant is None or (not writing and not grant.reaches(self.repository)):
+            return
+        area = self.rest.split("/")[1] if self.rest else ""
+        if not grant.reaches(self.repository) or not grant.allows(
+            _AREAS.get(area, "metadata"), writing=writing
+        ):
+            raise Rejected(403, _BY_APP)
 
     def reader(self) -> User:
         """The account, for a write that everybody who may read can do."""
@@ -110,17 +146,20 @@ def _on(method: str, pattern: str) -> Callable[[Endpoint], Endpoint]:
 class Api:
     """Answers requests from the forge."""
 
-    def __init__(self, forge: Forge, limits: RateLimits, render: Renderer) -> None:
+    def __init__(self, forge: Forge, apps: Apps, limits: RateLimits, render: Renderer) -> None:
         self.forge = forge
+        self.apps = apps
         self.limits = limits
         self.render = render
         self.primary_limit_status = 403  # GitHub documents 403 and 429 for the same thing
 
     def answer(self, request: Request) -> Response:
         """The whole way: identity, limit, endpoint, ETag, rate headers."""
-        if request.token is not None and request.user is None:
+        if request.refusal is not None:
+            return error(request.refusal.status, request.refusal.message)
+        if request.token is not None and request.user is None and request.app is None:
             return error(401, "Bad credentials")
-        bucket = self.limits.of(request.login)
+        bucket = self.limits.of(request.counted_as)
         if request.path == "/rate_limit":
             return self._with_rate(request, self._rate_limit(request))
         if bucket.remaining == 0:
@@ -131,7 +170,7 @@ class Api:
         return self._with_rate(request, response)
 
     def _with_rate(self, request: Request, response: Response) -> Response:
-        headers = response.headers | self.limits.of(request.login).headers()
+        headers = response.headers | self.limits.of(request.counted_as).headers()
         return Response(
             status=response.status, body=response.body, headers=headers, is_forbidden=response.is_forbidden
         )
@@ -141,7 +180,7 @@ class Api:
         return error(self.primary_limit_status, f"API rate limit exceeded for {who}.")
 
     def _rate_limit(self, request: Request) -> Response:
-        core = self.limits.of(request.login).as_json()
+        core = self.limits.of(request.counted_as).as_json()
         search = core | {"limit": 30, "used": 0, "remaining": 30}
         graphql = core | {"limit": 5000, "used": 0, "remaining": 5000}
         return reply(200, {"resources": {"core": core, "search": search, "graphql": graphql}, "rate": core})
@@ -153,6 +192,9 @@ class Api:
         try:
             if request.path == "/user" and request.method == "GET":
                 return self._own_user(request)
+            asked = _answer_app(self, request)
+            if asked is not None:
+                return asked
             match = _REPOSITORY.fullmatch(request.path)
             return error(404, "Not Found") if match is None else self._in_repository(request, match)
         except Rejected as rejected:
@@ -161,6 +203,8 @@ class Api:
     def _own_user(self, request: Request) -> Response:
         if request.user is None:
             raise Rejected(401, "Requires authentication")
+        if request.grant is not None:
+            raise Rejected(403, _BY_APP)
         return reply(200, self.render.own_user(request.user))
 
     def _in_repository(self, request: Request, match: re.Match[str]) -> Response:
@@ -168,7 +212,9 @@ class Api:
         by_id = match["id"] is not None
         number = int(match["id"]) if by_id else self.forge.names.get(unquote(match["name"]).lower())
         repository = self.forge.repositories.get(number or 0)
-        role = repository.access_of(request.user) if repository else Role.NONE
+        role = request.role_in(repository) if repository else Role.NONE
+        if request.app is not None and repository is not None:
+            role = Role.READ  # it signs only to ask where it is installed
         if repository is None or role < Role.READ:
             raise Rejected(404, "Not Found")
         if not by_id and unquote(match["name"]).lower() != repository.full_name.lower():
@@ -182,6 +228,12 @@ class Api:
         return reply(status, {"message": text, "url": url, "documentation_url": _DOCS}, {"Location": url})
 
     def _endpoint(self, call: Call) -> Response:
+        if call.request.app is not None:
+            if (call.request.method, call.rest) != ("GET", "/installation"):
+                raise Rejected(401, "A JSON web token could not be decoded")
+            found = self.apps.installation_for(call.request.app, call.repository)
+            return reply(200, self.render.installation(found))
+        call.check_grant()
         for method, pattern, endpoint in _ENDPOINTS:
             match = pattern.fullmatch(call.rest)
             if match is not None and method == call.request.method:
@@ -231,6 +283,57 @@ class Api:
         return ", ".join(
             f'<{url}?{urlencode(query | {"page": page})}>; rel="{rel}"' for rel, page in wanted.items()
         )
+
+
+# GitHub Apps and accounts --------------------------------------------------------------------------
+
+
+def _answer_app(api: Api, request: Request) -> Response | None:
+    """What is asked outside every repository; None when it is something else."""
+    if request.method == "GET" and (match := re.fullmatch(r"/users/([^/]+)", request.path)):
+        user = api.forge.users.get(unquote(match[1]).lower())
+        return error(404, "Not Found") if user is None else reply(200, api.render.public_user(user))
+    if request.path != "/app" and not request.path.startswith("/app/"):
+        return None
+    app = request.app
+    if app is None:
+        raise Rejected(401, "A JSON web token could not be decoded")
+    if (request.method, request.path) == ("GET", "/app"):
+        return reply(200, api.render.integration(app) | {"installations_count": len(api.apps.installations)})
+    match = re.fullmatch(r"/app/installations/(\d+)(/access_tokens)?", request.path)
+    if match is None or request.method != ("POST" if match[2] else "GET"):
+        raise Rejected(404, "Not Found")
+    found = api.apps.installation(app, int(match[1]))
+    if match[2] is None:
+        return reply(200, api.render.installation(found))
+    body = _fields(request)
+    wanted = _wanted_repositories(api, found.account, body)
+    permissions = body.get("permissions") or {}
+    if not isinstance(permissions, dict):
+        raise Rejected(422, "Invalid request.\n\nFor 'properties/permissions', it is not an object.")
+    grant = api.apps.make_token(found, wanted, permissions)
+    inside = None if wanted is None else [api.render.repository(each, Role.WRITE) for each in wanted]
+    return reply(201, api.render.grant(grant, inside))
+
+
+def _wanted_repositories(api: Api, account: User, body: Json) -> list[Repository] | None:
+    """The repositories a token is to be narrowed to; None when nothing is said, which is all of them."""
+    names, numbers = body.get("repositories"), body.get("repository_ids")
+    if not names and not numbers:
+        return None
+    known = {each.id: each for each in api.forge.repositories.values() if each.owner is account}
+    found = [known.get(number) for number in numbers or ()]
+    found += [
+        next((each for each in known.values() if each.name.lower() == str(name).lower()), None)
+        for name in names or ()
+    ]
+    if None in found:
+        raise Rejected(
+            422,
+            "There is at least one repository that does not exist or is not accessible to the parent "
+            "installation.",
+        )
+    return [each for each in found if each is not None]
 
 
 def _conditional(request: Request, response: Response) -> Response:
@@ -515,7 +618,9 @@ def _add_labels(api: Api, call: Call, match: re.Match[str]) -> Response:
     names = _names(body.get("labels") if isinstance(body, dict) else body)
     if call.role < Role.WRITE and any(name.lower() not in call.repository.labels for name in names):
         raise Rejected(403, "You do not have permission to create labels on this repository.")
-    api.forge.put_labels(call.repository, issue, names, user)
+    grant = call.request.grant
+    slug = grant.installation.app.slug if grant else None
+    api.forge.put_labels(call.repository, issue, names, user, app=slug)
     return reply(200, [api.render.label(call.repository, label) for label in issue.labels])
 
 

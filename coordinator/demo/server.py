@@ -31,8 +31,10 @@ from urllib.parse import parse_qsl, unquote
 
 from coordinator.clock import utc_now
 from coordinator.demo import bare
+from coordinator.demo.apps import Apps
 from coordinator.demo.faults import Fault, FaultKind, Faults, secondary_limit
-from coordinator.demo.forge import Event, Forge, Issue, Repository, Role, User
+from coordinator.demo.forge import Event, Forge, Issue, Rejected, Repository, Role, User
+from coordinator.demo.hooks import Delivery, Hooks
 from coordinator.demo.limits import RateLimits
 from coordinator.demo.render import Renderer
 from coordinator.demo.routes import Api, Request, Response, error
@@ -94,6 +96,14 @@ class EventView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppView:
+    id: int
+    client_id: str
+    bot: str  # login
+    bot_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PullView:
     number: int
     title: str
@@ -125,8 +135,10 @@ class GitHubServer:
             target=self._listener.accept_until_closed, name="demo-github", daemon=True
         )
         self._forge = Forge(root, self._clock)
+        self._apps = Apps(self._forge.now)
         self._limits = RateLimits(self._clock)
-        self._api = Api(self._forge, self._limits, Renderer(self.api_url))
+        self._api = Api(self._forge, self._apps, self._limits, Renderer(self.api_url))
+        self._hooks = Hooks(self._told)
         self._requests: list[RecordedRequest] = []
         self._request_ids = 0
         self.failures: list[Exception] = []  # bugs of this server
@@ -150,6 +162,7 @@ class GitHubServer:
         Raises what went wrong inside the server meanwhile: its own faults must not look like a client's.
         """
         self._released.set()
+        self._hooks.close()
         self._listener.close()
         if self._thread.is_alive():
             self._thread.join()
@@ -188,6 +201,52 @@ class GitHubServer:
         """From now on the token is answered 401."""
         with self._changing():
             del self._forge.tokens[token]
+
+    # GitHub Apps ----------------------------------------------------------------------------------
+
+    def add_app(self, slug: str, *, public_key: str, permissions: dict[str, str]) -> AppView:
+        """Make a GitHub App that signs with the key whose public half (PEM) this is."""
+        with self._changing():
+            owner, bot = self._forge.user("app-owner"), self._forge.add_user(f"{slug}[bot]", "Bot")
+            app = self._apps.add(slug, owner=owner, bot=bot, public_key=public_key, permissions=permissions)
+            return AppView(id=app.id, client_id=app.client_id, bot=bot.login, bot_id=bot.id)
+
+    def install_app(self, slug: str, account: str, repositories: list[str] | None = None) -> int:
+        """Install an App for an account, on all or on some of its repositories; the installation's number."""
+        with self._changing():
+            chosen = repositories and {self._forge.repository(name).id for name in repositories}
+            user = self._forge.user(account)
+            return self._apps.install(self._apps.by_slug(slug), user, chosen or None).id
+
+    def grant_installation(self, number: int, permissions: dict[str, str]) -> None:
+        """What the account lets the App do from now on; tokens that were made keep what they have."""
+        with self._changing():
+            self._apps.installations[number].permissions = permissions
+
+    def suspend_installation(self, number: int, suspended: bool = True) -> None:
+        """Its tokens, old and new, are answered 403 meanwhile."""
+        with self._changing():
+            self._apps.installations[number].suspended_at = self._forge.now() if suspended else None
+
+    def remove_installation(self, number: int) -> None:
+        """As its owner's "uninstall" does."""
+        with self._changing():
+            self._apps.remove(number)
+
+    def end_installation_tokens(self, number: int) -> None:
+        """Every token that was made so far is unknown from now on."""
+        with self._changing():
+            self._apps.end_tokens(number)
+
+    def set_token_lifetime(self, seconds: float) -> None:
+        """How long installation tokens last that are made from now on."""
+        with self._changing():
+            self._apps.lifetime = timedelta(seconds=seconds)
+
+    def installation_tokens(self, number: int) -> list[str]:
+        """All tokens that were made for it, oldest first; also those that are over."""
+        with self._changed:
+            return [each.token for each in self._apps.grants.values() if each.installation.id == number]
 
     def add_repo(
         self,
@@ -270,6 +329,9 @@ class GitHubServer:
             )
             if not label_events:
                 issue.events.clear()
+            self._announce("opened", repository, issue, user)
+            for label in labels:
+                self._announce("labeled", repository, issue, user, label=label)
             return issue.number
 
     def add_label(
@@ -278,7 +340,9 @@ class GitHubServer:
         """Put a label on. `actor=None` is an account that was deleted since; `via_app` an app's slug."""
         with self._changing():
             repository, issue = self._find(full_name, number)
-            self._forge.put_labels(repository, issue, [label], self._user_or_none(actor), app=via_app)
+            user = self._user_or_none(actor)
+            self._forge.put_labels(repository, issue, [label], user, app=via_app)
+            self._announce("labeled", repository, issue, user, label=label)
 
     def remove_label(self, full_name: str, number: int, label: str, *, actor: str | None = None) -> None:
         """Take a label off; by the repository's owner when `actor` is None."""
@@ -358,6 +422,43 @@ class GitHubServer:
             )
             self._forge.put_labels(repository, issue, labels, user)
             return issue.number
+
+    # Webhooks -------------------------------------------------------------------------------------
+
+    def add_webhook(self, url: str, secret: str) -> None:
+        """Tell this address of every issue that a test opens or labels from now on."""
+        self._hooks.add(url, secret)
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """What was delivered, oldest first."""
+        return tuple(self._hooks.deliveries)
+
+    def _announce(
+        self,
+        action: str,
+        repository: Repository,
+        issue: Issue,
+        sender: User | None,
+        *,
+        label: str | None = None,
+    ) -> None:
+        if not self._hooks.is_wanted:
+            return
+        render = self._api.render
+        payload: dict[str, Any] = {
+            "action": action,
+            "issue": render.full_issue(repository, issue),
+            "repository": render.full_repository(repository, Role.READ),
+            "sender": render.user(sender or repository.owner),
+        }
+        if label is not None:
+            payload["label"] = render.label(repository, repository.labels[label.lower()])
+        self._hooks.tell("issues", payload)
+
+    def _told(self) -> None:
+        with self._changing():
+            """Whoever waits for a delivery looks again."""
 
     # Limits ---------------------------------------------------------------------------------------
 
@@ -456,8 +557,7 @@ class GitHubServer:
         path, _, query = handler.path.partition("?")
         headers = {name.lower(): value for name, value in handler.headers.items()}
         token = _token(headers.get("authorization"))
-        with self._changed:
-            user = self._forge.tokens.get(token or "")
+        who = self._identify(token or "")
         return Request(
             method=handler.command,
             path=path,
@@ -465,14 +565,28 @@ class GitHubServer:
             headers=headers,
             body=handler.body(),
             token=token,
-            user=user,
+            **who,
         )
+
+    def _identify(self, token: str) -> dict[str, Any]:
+        """An account's token, an installation's, or an App's signature."""
+        with self._changed:
+            user = self._forge.tokens.get(token)
+            if user is not None or not token:
+                return {"user": user}
+            try:
+                if token.count(".") == 2:
+                    return {"user": None, "app": self._apps.signer_of(token)}
+                grant = self._apps.grant_of(token)
+            except Rejected as rejected:
+                return {"user": None, "refusal": rejected}
+            return {"user": grant.installation.app.bot if grant else None, "grant": grant}
 
     def _true_answer(self, request: Request) -> Response:
         return self._api.answer(request)
 
     def _damaged(self, request: Request, fault: Fault) -> Response | None:
-        headers = {**self._limits.of(request.login).headers(), **fault.headers}
+        headers = {**self._limits.of(request.counted_as).headers(), **fault.headers}
         match FaultKind(fault.kind):
             case FaultKind.STATUS:
                 return Response(status=fault.status, body=_fault_body(fault), headers=headers)
@@ -535,8 +649,10 @@ class GitHubServer:
         repository = self._forge.repositories.get(number)
         if request.token is not None and request.user is None:
             return _git_error(401, "Invalid username or token."), None
-        role = repository.access_of(request.user) if repository else Role.NONE
+        role = request.role_in(repository) if repository else Role.NONE
         is_push = "git-receive-pack" in request.path or request.query.get("service") == "git-receive-pack"
+        if request.grant is not None and not request.grant.allows("contents", writing=is_push):
+            return _git_error(403, f"Permission denied to {request.login}."), None
         if repository is not None and role >= (Role.WRITE if is_push else Role.READ):
             return None, repository
         if request.user is None:

@@ -5,8 +5,8 @@
         case Listing(issues=issues): …
         case Unchanged(): …
 
-Start at `client.py`. `wire` sends, `limiter` says when, `polling` reads the labelled listing,
-`repositories` follows renames, `answers` turns JSON into values.
+Start at `client.py`. `wire` sends, `credentials` and `apps` say in whose name, `limiter` when, `polling`
+reads the labelled listing, `repositories` follows renames, `answers` turns JSON into values.
 """
 
 from coordinator.github.answers import (
@@ -18,12 +18,17 @@ from coordinator.github.answers import (
     Pull,
     Unchanged,
 )
+from coordinator.github.appkey import AppAccess, load_app
+from coordinator.github.apps import PERMISSIONS, Installation
 from coordinator.github.client import GitHub
 from coordinator.github.limiter import Ledger, Quota
 
 __all__ = [
+    "PERMISSIONS",
     "Account",
+    "AppAccess",
     "GitHub",
+    "Installation",
     "IssueGone",
     "LabelEvent",
     "Ledger",
@@ -32,4 +37,5 @@ __all__ = [
     "Pull",
     "Quota",
     "Unchanged",
+    "load_app",
 ]

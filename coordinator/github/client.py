@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -20,31 +21,50 @@ from adw_modules.tasks.model import IssueSnapshot
 from coordinator.faultpoints import Point, reached
 from coordinator.github import answers
 from coordinator.github.answers import Account, IssueGone, LabelEvent, Listing, Permission, Pull, Unchanged
-from coordinator.github.limiter import Ledger, WritePace
+from coordinator.github.appkey import AppAccess
+from coordinator.github.apps import GitHubApp, Installation, Learn
+from coordinator.github.credentials import Credential, FixedToken
+from coordinator.github.limiter import Ledger, WritePace, all_of
 from coordinator.github.polling import Pages, read_pages
 from coordinator.github.repositories import Repositories
 from coordinator.github.threads import RequestThreads
-from coordinator.github.wire import Answer, Wire, read
+from coordinator.github.wire import Answer, Transport, Wire, read
 
 _THREADS = 4
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reach:
+    """How the repositories of one credential are asked."""
+
+    credential: Credential
+    wire: Wire
+    repositories: Repositories
+
+
 class GitHub:
-    """One account on one server. Make it once per process; `close()` it at the end."""
+    """One account on one server: that of a token, or of a GitHub App. Make it once per process; `close()` it
+    at the end. With an `app` there is a token for each repository, and `learn` is told of each new one."""
 
     def __init__(
         self,
         *,
         api_url: str,
-        token: str,
+        token: str = "",
+        app: AppAccess | None = None,
+        learn: Learn = lambda _name, _secret: None,
         timeout_seconds: float = 15,
         writes_per_minute: int = 60,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._wire = Wire(api_url=api_url, token=token, timeout_seconds=timeout_seconds, now=now)
-        self._repositories = Repositories(self._wire)
+        fixed = None if app is not None else FixedToken(token, now)
+        self._transport = Transport(api_url=api_url, timeout_seconds=timeout_seconds, now=now)
+        self._app = None if app is None else GitHubApp(app, self._transport, learn=learn)
+        self._home = "" if app is None else app.home
+        self._fixed = None if fixed is None else self._reached_with(fixed)
+        self._reaches: dict[str, _Reach] = {}
         self._pace = WritePace(writes_per_minute)
         self._now = now
         self._sleep = sleep
@@ -58,31 +78,51 @@ class GitHub:
     @property
     def ledger(self) -> Ledger:
         """What is left of each limit, and until when requests are held back."""
-        return self._wire.limiter.ledger
+        if self._app is not None:
+            return all_of({name: limiter.ledger for name, limiter in self._app.limiters.items()})
+        return self._of("").credential.limiter().ledger
+
+    @property
+    def is_app(self) -> bool:
+        """Whether we speak as a GitHub App."""
+        return self._app is not None
 
     def clock_was_set_back(self, step: timedelta) -> None:
         """Have all waits last as long as they were meant to; `step` is negative."""
-        self._wire.limiter.clock_was_set_back(step)
+        if self._app is not None:
+            self._app.clock_was_set_back(step)
+        else:
+            self._of("").credential.limiter().clock_was_set_back(step)
         self._pace.clock_was_set_back(step)
 
     def close(self) -> None:
         """Take no more requests and close the connections; what is on its way is not waited for."""
         self._closed = True
         self._threads.close()
-        self._wire.close()
+        self._transport.close()
 
     # Questions about us and the repository
 
-    async def whoami(self) -> Account:
-        """The token's account; asked once."""
+    async def whoami(self, repo: str = "") -> Account:
+        """The account that what we write is from; asked once. An App asks through the token of `repo`."""
         if self._account is None:
-            self._account = await self._run(
-                lambda: self._wire.send("GET", "/user").expect(200).parse(answers.account)
-            )
+            self._account = await self._run(lambda: self._ask_who(repo))
         return self._account
 
+    def secret(self, repo: str) -> str:
+        """The token for `repo` as it is now, for git. Blocks: it may have to be asked for."""
+        return self._of(repo).credential.secret().value
+
+    async def installation(self, repo: str) -> Installation:
+        """Where our App is installed for `repo`, and what it may do there. Only for an App."""
+        return await self._run(lambda: self._as_app().installation(repo))
+
+    async def app_name(self) -> str:
+        """The App's short name at GitHub. Only for an App."""
+        return await self._run(lambda: self._as_app().slug())
+
     async def default_branch(self, repo: str) -> str:
-        return (await self._run(lambda: self._repositories.resolve(repo))).default_branch
+        return (await self._run(lambda: self._of(repo).repositories.resolve(repo))).default_branch
 
     async def permission(self, repo: str, login: str) -> Permission:
         """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""
@@ -111,7 +151,7 @@ class GitHub:
     def forget(self, repo: str, label: str) -> None:
         """Make the next poll read everything, under the name the repository has by then."""
         self._read.pop(_poll_key(repo, label), None)
-        self._repositories.forget(repo)
+        self._of(repo).repositories.forget(repo)
 
     async def issue(self, repo: str, number: int) -> IssueSnapshot | IssueGone:
         """One issue as it is now. GitHubRefused(404) when the repository itself cannot be seen."""
@@ -140,7 +180,7 @@ class GitHub:
 
     async def find_comment(self, repo: str, number: int, marker: str) -> int | None:
         """Our own oldest comment that contains `marker`; other people's quotes of it do not count."""
-        me = await self.whoami()
+        me = await self.whoami(repo)
         comments = await self._list(repo, f"/issues/{number}/comments")
         return read(f"comments of {repo}#{number}", _own_comment, comments, me, marker)
 
@@ -178,40 +218,69 @@ class GitHub:
 
     # How the blocking half works; everything from here runs in a worker thread, except `_run` and its users
 
+    def _as_app(self) -> GitHubApp:
+        assert self._app is not None  # noqa: S101  callers look at `is_app`
+        return self._app
+
+    def _of(self, repo: str) -> _Reach:
+        """How `repo` is asked: with the one token, or with the App's for it."""
+        if self._fixed is not None or self._app is None:
+            assert self._fixed is not None  # noqa: S101  one of the two is set
+            return self._fixed
+        key = repo.casefold()
+        reach = self._reaches.get(key)
+        if reach is None:
+            # Two threads may make one each: what they stand on, the credential, is the same.
+            reach = self._reaches[key] = self._reached_with(self._app.credential(repo))
+        return reach
+
+    def _reached_with(self, credential: Credential) -> _Reach:
+        wire = Wire(self._transport, credential)
+        return _Reach(credential=credential, wire=wire, repositories=Repositories(wire))
+
+    def _ask_who(self, repo: str) -> Account:
+        wire = self._of(repo or self._home).wire
+        if self._app is not None:
+            return self._app.account(wire)
+        return wire.send("GET", "/user").expect(200).parse(answers.account)
+
     def _poll(self, repo: str, label: str, before: Pages | None) -> tuple[Pages, bool, int]:
-        info = self._repositories.info(repo)
+        reach = self._of(repo)
+        info = reach.repositories.info(repo)
         try:
-            pages, changed = read_pages(self._wire, repo=repo, info=info, label=label, before=before)
+            pages, changed = read_pages(reach.wire, repo=repo, info=info, label=label, before=before)
         except GitHubRefused as refused:
             if refused.status == 404:
-                self._repositories.forget(repo)  # the name may mean something else by now
+                reach.repositories.forget(repo)  # the name may mean something else by now
             raise
         if changed and pages.foreign:
             # Renamed since we resolved it: PyGithub followed, but the query stayed behind.
-            info = self._repositories.resolve(repo)
-            pages, changed = read_pages(self._wire, repo=repo, info=info, label=label, before=None)
+            info = reach.repositories.resolve(repo)
+            pages, changed = read_pages(reach.wire, repo=repo, info=info, label=label, before=None)
         return pages, changed, info.repo_id
 
     def _issue(self, repo: str, number: int) -> IssueSnapshot | IssueGone:
-        info = self._repositories.info(repo)
-        answer = self._wire.send("GET", self._repositories.url(repo, f"/issues/{number}"))
+        reach = self._of(repo)
+        info = reach.repositories.info(repo)
+        answer = reach.wire.send("GET", reach.repositories.url(repo, f"/issues/{number}"))
         if answer.status in _GONE:
             # A token that lost the whole repository sees 404 for each issue: that says nothing about them.
-            self._repositories.resolve(repo)
+            reach.repositories.resolve(repo)
             return _GONE[answer.status]
         home = answer.expect(200).parse(answers.repository_of)
         if not answers.same_name(home, info.full_name):
-            info = self._repositories.resolve(repo)
+            info = reach.repositories.resolve(repo)
         if not answers.same_name(home, info.full_name):
             return IssueGone(reason="transferred")
         return answer.parse(lambda raw: answers.issue_snapshot(raw, repo=repo, repo_id=info.repo_id))
 
     def _find_pull(self, repo: str, branch: str) -> Pull | None:
-        owner = self._repositories.info(repo).owner
+        reach = self._of(repo)
+        owner = reach.repositories.info(repo).owner
         params = {"head": f"{owner}:{branch}", "state": "all"}
         found = [
             read(f"pulls of {repo}", answers.pull, raw)
-            for raw in self._wire.pages(self._repositories.url(repo, "/pulls"), params)
+            for raw in reach.wire.pages(reach.repositories.url(repo, "/pulls"), params)
             if read(f"pulls of {repo}", answers.is_pull_of, raw, owner=owner, branch=branch)
         ]
         return max(found, key=lambda pull: (pull.state == "open", pull.number), default=None)
@@ -230,14 +299,16 @@ class GitHub:
         answer.expect(200, 204, 404)
 
     async def _list(self, repo: str, suffix: str) -> list[Mapping[str, Any]]:
-        return await self._run(
-            lambda: list(self._wire.pages(f"/repos/{self._repositories.info(repo).full_name}{suffix}"))
-        )
+        def read_all() -> list[Mapping[str, Any]]:
+            reach = self._of(repo)
+            return list(reach.wire.pages(f"/repos/{reach.repositories.info(repo).full_name}{suffix}"))
+
+        return await self._run(read_all)
 
     async def _request(
         self, verb: str, repo: str, suffix: str, body: Mapping[str, Any] | None = None
     ) -> Answer:
-        return await self._run(lambda: self._repositories.send(verb, repo, suffix, body))
+        return await self._run(lambda: self._of(repo).repositories.send(verb, repo, suffix, body))
 
     async def _write(
         self, verb: str, repo: str, suffix: str, body: Mapping[str, Any] | None = None

@@ -1,7 +1,8 @@
 """When a request may be sent: GitHub's limits as it reports them, and our own pace for writes.
 
-One `Limiter` per process. It holds no socket and never sleeps: a request that comes too early is
-refused with the moment at which it may be sent. Rules: "Rate limits for the REST API",
+One `Limiter` per credential: the token, or each installation of a GitHub App. It holds no socket and never
+sleeps: a request that comes too early is refused with the moment at which it may be sent. Rules: "Rate
+limits for the REST API",
 https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
 """
 
@@ -57,6 +58,21 @@ class Ledger:
                 for quota in self.quotas
             },
         }
+
+
+def all_of(ledgers: Mapping[str, Ledger]) -> Ledger:
+    """Several ledgers as one, such as those of an App's installations; a quota says whose it is."""
+    held = [(each.blocked_until, name, each) for name, each in ledgers.items() if each.blocked_until]
+    _, name, block = max(held, key=lambda found: found[0], default=(None, "", None))
+    return Ledger(
+        quotas=tuple(
+            replace(quota, resource=f"{quota.resource} ({name})")
+            for name, each in ledgers.items()
+            for quota in each.quotas
+        ),
+        blocked_until=block.blocked_until if block else None,
+        reason=f"{block.reason} ({name})" if block else "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class Page:
     size: int  # items before any was dropped
     etag: str | None
     next_url: str | None
+    key: str  # of the secret it was read with: another one's ETag never fits
 
     @property
     def may_ask_conditionally(self) -> bool:
@@ -77,10 +78,13 @@ def _query(label: str) -> dict[str, Any]:
 def _read_page(
     wire: Wire, url: str, params: Mapping[str, Any] | None, old: Page | None, fresh: Callable[[Answer], Page]
 ) -> Page:
-    etag = old.etag if old is not None and old.may_ask_conditionally else None
+    is_usable = old is not None and old.may_ask_conditionally and old.key == wire.key
+    etag = old.etag if old is not None and is_usable else None
     answer = wire.send("GET", url, params=params, headers={"If-None-Match": etag} if etag else None)
     if answer.status == 304 and etag is not None and old is not None:
-        return old
+        if answer.key == old.key:
+            return old
+        answer = wire.send("GET", url, params=params)  # the token changed on the way: that 304 was not ours
     return fresh(answer.expect(200))
 
 
@@ -104,6 +108,7 @@ def _page(wire: Wire, answer: Answer, repo: str, info: answers.RepoInfo, label: 
         size=len(items),
         etag=answer.headers.get("etag"),
         next_url=wire.follow(answer),
+        key=answer.key,
     )
 
 

@@ -1,9 +1,10 @@
 """One request at a time through PyGithub, and nothing of PyGithub beyond this file.
 
 Owns the `Github` objects (one per thread: its connection object mixes up bodies and answers when two
-threads share it), the limits, and the translation of whatever can go wrong into `GitHubUnavailable` or
+threads share it) and the translation of whatever can go wrong into `GitHubUnavailable` or
 `GitHubRefused`. Must not retry: PyGithub's own retries repeat POSTs and sleep in the calling thread,
-so they are off, and a request is sent once or not at all.
+so they are off, and a request is sent once or not at all. The exception is a 401, which GitHub says before
+it does anything: where the credential has another secret, the request is sent once more.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from github import Auth, Github
 
 from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
 from coordinator.github.answers import MalformedError
+from coordinator.github.credentials import Credential, Secret
 from coordinator.github.failures import network_failure, plain
 from coordinator.github.limiter import Limiter, retry_after
 
@@ -43,6 +45,7 @@ class Answer:
     headers: Mapping[str, str]
     body: str
     asked: str  # "GET /repos/o/n/issues", for messages
+    key: str = ""  # of the secret it was sent with
 
     def expect(self, *statuses: int) -> Answer:
         """Return self, or raise: a 4xx is GitHub's no, anything else is an answer we do not understand."""
@@ -96,22 +99,31 @@ class Answer:
             raise GitHubUnavailable(f"{self.asked}: the answer is not JSON") from error
 
 
-class Wire:
-    """Sends requests for one token to one server. Blocking; call it from worker threads only."""
+class _Authorization(Auth.Auth):
+    """What PyGithub asks for the header of each request. One object per thread, so it may change."""
 
-    def __init__(
-        self, *, api_url: str, token: str, timeout_seconds: float, now: Callable[[], datetime]
-    ) -> None:
-        if not token:
-            raise ConfigError("The GitHub token is empty.")
-        self._api_url = api_url.rstrip("/")
-        self._token = token
+    def __init__(self) -> None:
+        self.secret = Secret(key="", value="")
+
+    @property
+    def token_type(self) -> str:
+        return self.secret.scheme
+
+    @property
+    def token(self) -> str:
+        return self.secret.value
+
+
+class Transport:
+    """The connections to one server. Blocking; call it from worker threads only."""
+
+    def __init__(self, *, api_url: str, timeout_seconds: float, now: Callable[[], datetime]) -> None:
+        self.api_url = api_url.rstrip("/")
+        self.now = now
         self._timeout = max(1, math.ceil(timeout_seconds))  # PyGithub insists on a whole number
-        self._now = now
         self._here = threading.local()
         self._lock = threading.Lock()
         self._opened: list[Github] = []
-        self.limiter = Limiter(now)
         self._check_settings()
         # At DEBUG PyGithub logs whole bodies: private issue texts would end up in our log.
         logging.getLogger("github.Requester").setLevel(logging.INFO)
@@ -120,16 +132,20 @@ class Wire:
         self,
         verb: str,
         url: str,
+        secret: Secret,
+        limiter: Limiter,
         *,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Answer:
         """Send one request once. GitHubUnavailable: limit, 5xx, time-out, no network, not GitHub."""
-        self.limiter.check("core")
+        limiter.check("core")
         asked = f"{verb} {urlsplit(url).path}"
+        github, authorization = self._github()
+        authorization.secret = secret
         try:
-            status, received, text = self._github().requester.requestJson(
+            status, received, text = github.requester.requestJson(
                 verb,
                 url,
                 parameters=dict(params or {}),
@@ -140,23 +156,96 @@ class Wire:
             # Not only GithubException: redirects to other hosts are RuntimeErrors, foreign URLs
             # AssertionErrors, and the network's own failures come from requests.
             raise GitHubUnavailable(self._why_no_answer(asked, error)) from error
-        answer = Answer(status, {name: str(value) for name, value in received.items()}, text, asked)
-        self.limiter.record(status, answer.headers, text, resource="core")
+        answer = Answer(
+            status, {name: str(value) for name, value in received.items()}, text, asked, secret.key
+        )
+        limiter.record(status, answer.headers, text, resource="core")
         if status >= 500:
-            at = retry_after(answer.headers, self._now())
+            at = retry_after(answer.headers, self.now())
             raise GitHubUnavailable(f"{asked}: {status} {answer.message}".rstrip(), retry_at=at)
         return answer
 
     def _why_no_answer(self, asked: str, error: Exception) -> str:
         reason = network_failure(error, self._timeout)
         if reason is not None:  # of the server, not of this request: the same words for every request
-            return f"GitHub cannot be reached at {self._api_url}: {reason}"
+            return f"GitHub cannot be reached at {self.api_url}: {reason}"
         return f"{asked}: no usable answer ({plain(error)})"
+
+    def close(self) -> None:
+        with self._lock:
+            opened, self._opened = self._opened, []
+        for github in opened:
+            github.close()
+
+    def _check_settings(self) -> None:
+        """PyGithub asserts its arguments; better now, with a sentence, than in a thread at each request."""
+        try:
+            self._open(_Authorization()).close()
+        except Exception as error:
+            raise ConfigError(f"The GitHub address '{self.api_url}' is not usable: {plain(error)}") from error
+
+    def _github(self) -> tuple[Github, _Authorization]:
+        mine: tuple[Github, _Authorization] | None = getattr(self._here, "github", None)
+        if mine is None:
+            authorization = _Authorization()
+            mine = self._open(authorization), authorization
+            self._here.github = mine
+            with self._lock:
+                self._opened.append(mine[0])
+        return mine
+
+    def _open(self, authorization: _Authorization) -> Github:
+        return Github(
+            base_url=self.api_url,
+            auth=authorization,
+            timeout=self._timeout,
+            user_agent="coordinator",
+            retry=None,
+            lazy=True,
+            per_page=PER_PAGE,
+            seconds_between_requests=None,
+            seconds_between_writes=None,
+            api_version=API_VERSION,
+        )
+
+
+class Wire:
+    """Sends requests in the name of one credential. Blocking, as `Transport` is."""
+
+    def __init__(self, transport: Transport, credential: Credential) -> None:
+        self._transport = transport
+        self._credential = credential
+
+    def send(
+        self,
+        verb: str,
+        url: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """Send one request. GitHubUnavailable: limit, 5xx, time-out, no network, not GitHub, no token."""
+
+        def once(secret: Secret) -> Answer:
+            limiter = self._credential.limiter()
+            return self._transport.send(verb, url, secret, limiter, params=params, headers=headers, body=body)
+
+        secret = self._credential.secret()
+        answer = once(secret)
+        if answer.status == 401 and self._credential.refused(secret):
+            answer = once(self._credential.secret())
+        return answer
+
+    @property
+    def key(self) -> str:
+        """Which secret the next request goes with. May ask for one."""
+        return self._credential.secret().key
 
     def follow(self, answer: Answer) -> str | None:
         """The next page's URL, or None. Refuses another host: PyGithub would ask ours for that path."""
         url = answer.next_url
-        if url is not None and urlsplit(url)[:2] != urlsplit(self._api_url)[:2]:
+        if url is not None and urlsplit(url)[:2] != urlsplit(self._transport.api_url)[:2]:
             raise GitHubUnavailable(f"{answer.asked}: the next page is on another server")
         return url
 
@@ -171,44 +260,6 @@ class Wire:
             if following is None:
                 return
         raise GitHubUnavailable(f"GET {url}: more than {MAX_PAGES} pages")
-
-    def close(self) -> None:
-        with self._lock:
-            opened, self._opened = self._opened, []
-        for github in opened:
-            github.close()
-
-    def _check_settings(self) -> None:
-        """PyGithub asserts its arguments; better now, with a sentence, than in a thread at each request."""
-        try:
-            self._open().close()
-        except Exception as error:
-            raise ConfigError(
-                f"The GitHub address '{self._api_url}' is not usable: {plain(error)}"
-            ) from error
-
-    def _github(self) -> Github:
-        mine: Github | None = getattr(self._here, "github", None)
-        if mine is None:
-            mine = self._open()
-            self._here.github = mine
-            with self._lock:
-                self._opened.append(mine)
-        return mine
-
-    def _open(self) -> Github:
-        return Github(
-            base_url=self._api_url,
-            auth=Auth.Token(self._token),
-            timeout=self._timeout,
-            user_agent="coordinator",
-            retry=None,
-            lazy=True,
-            per_page=PER_PAGE,
-            seconds_between_requests=None,
-            seconds_between_writes=None,
-            api_version=API_VERSION,
-        )
 
 
 def read(asked: str, reader: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -14,9 +14,9 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -78,17 +78,35 @@ _FIXED_CONFIG = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GitAuth:
-    """Credentials for one remote over HTTP. GitHub takes any token as password of `x-access-token`."""
+    """Credentials for one remote over HTTP. GitHub takes any token as password of `x-access-token`.
 
-    secret: str = field(repr=False)
-    username: str = "x-access-token"
+    A secret that lasts an hour is given as a function. It is called at the first command that needs it, so
+    that what needs no network never fails for want of a token, and what waited for a lock has a fresh one.
+    """
+
+    def __init__(self, *, secret: str | Callable[[], str], username: str = "x-access-token") -> None:
+        self._ask = secret if callable(secret) else None
+        self._secret = None if callable(secret) else secret
+        self.username = username
+
+    @property
+    def secret(self) -> str:
+        """Raises WorkspaceError when there is none."""
+        if self._secret is None:
+            assert self._ask is not None  # noqa: S101  one of the two is set
+            self._secret = self._ask()
+        return self._secret
 
     @property
     def header(self) -> str:
         pair = f"{self.username}:{self.secret}".encode()
         return f"Authorization: Basic {base64.b64encode(pair).decode()}"
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """How the secret may look in what git says; none before it was used."""
+        return () if self._secret is None else (self._secret, self.header.rsplit(" ", 1)[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +257,7 @@ def last_line(text: str, auth: GitAuth | None = None) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _SAYS_NOTHING.match(line)]
     told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
     line = re.sub(r"^(fatal|error): ", "", told[-1]) if told else "git said nothing"
-    for secret in (auth.secret, auth.header.rsplit(" ", 1)[1]) if auth else ():
+    for secret in auth.spellings if auth else ():
         line = line.replace(secret, "[redacted]") if secret else line
     return line[:500]
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from openapi import contract
 
+from coordinator.clock import utc_now
 from coordinator.demo.routes import _ENDPOINTS
 from coordinator.demo.server import GitHubServer
 
 REPO = "octo/hello"
 BASE = f"/repos/{REPO}"
+_COUNT = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,3 +275,54 @@ def test_the_limit_answers_have_githubs_shape(scene):
     answer = _ask(scene, Case(name="", path=f"{BASE}/issues"))
     assert answer.status_code == 403
     assert contract().problems("GET", f"{BASE}/issues", 403, answer.json()) == []
+
+
+# GitHub Apps
+
+
+@pytest.fixture(scope="module")
+def signing_key():
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def app(still_scene, signing_key):
+    """(headers with a signature of a new App, its installation on REPO)."""
+    public = signing_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    view = still_scene.server.add_app(
+        f"app-{next(_COUNT)}",
+        public_key=public.decode(),
+        permissions={"issues": "write", "metadata": "read"},
+    )
+    now = int(utc_now().timestamp())
+    signed = jwt.encode({"iat": now - 60, "exp": now + 500, "iss": str(view.id)}, signing_key, "RS256")
+    slug = view.bot.removesuffix("[bot]")
+    return {"Authorization": f"Bearer {signed}"}, still_scene.server.install_app(slug, "octo", [REPO])
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /app", 200),
+        (f"GET {BASE}/installation", 200),
+        ("GET /app/installations/{number}", 200),
+        ("GET /app/installations/1", 404),
+        ("POST /app/installations/{number}/access_tokens", 201),
+    ],
+)
+def test_what_an_app_asks_in_its_own_name_has_githubs_status_and_shape(
+    still_scene, app, request_line, status
+):
+    headers, number = app
+    method, path = request_line.format(number=number).split(" ")
+    with httpx.Client(
+        base_url=still_scene.server.api_url, headers=headers, trust_env=False, verify=False
+    ) as client:
+        answer = client.request(method, path, json={"repositories": ["hello"]} if status == 201 else None)
+    assert answer.status_code == status, answer.text
+    assert contract().problems(method, path, status, answer.json()) == []
+
+
+def test_an_account_has_githubs_shape(still_scene):
+    answer = _ask(still_scene, Case(name="", path="/users/octo"))
+    assert contract().problems("GET", "/users/octo", 200, answer.json()) == []

@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 OPERATIONS = {
+    "/app": ["get"],
+    "/app/installations/{installation_id}": ["get"],
+    "/app/installations/{installation_id}/access_tokens": ["post"],
     "/user": ["get"],
+    "/users/{username}": ["get"],
     "/rate_limit": ["get"],
     "/repos/{owner}/{repo}": ["get"],
+    "/repos/{owner}/{repo}/installation": ["get"],
     "/repos/{owner}/{repo}/collaborators/{username}/permission": ["get"],
     "/repos/{owner}/{repo}/git/ref/{ref}": ["get"],
     "/repos/{owner}/{repo}/branches/{branch}": ["get"],

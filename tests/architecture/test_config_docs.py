@@ -129,6 +129,11 @@ def uncommented() -> str:
     return re.sub(r"(?m)^#(?=\S)", "", EXAMPLE)
 
 
+def usable() -> str:
+    """Without what is an alternative to another key of the example."""
+    return re.sub(r"(?m)^(token_env|client_id|private_key_env) = .*\n", "", uncommented())
+
+
 def keys_of(document: Any, prefix: str = "") -> set[str]:
     """Every key with its tables' names, without the names and numbers of entries."""
     if isinstance(document, list):
@@ -141,7 +146,7 @@ def keys_of(document: Any, prefix: str = "") -> set[str]:
 
 
 def test_the_example_with_every_key_taken_out_of_its_comment_is_a_valid_configuration():
-    read = parse_settings(uncommented(), source="adws/config.example.toml")
+    read = parse_settings(usable(), source="adws/config.example.toml")
     assert check_runnable(read) == []
 
 
@@ -159,10 +164,11 @@ def test_the_example_as_it_is_changes_no_default():
 
 
 def test_a_default_in_the_example_is_the_default():
-    shown, defaults = parse_settings(uncommented(), source="x"), Settings()
-    for section in ("coordinator", "worker_limits", "sandbox", "retries", "github", "llm", "worktree"):
+    shown, defaults = parse_settings(usable(), source="x"), Settings()
+    sections = ("coordinator", "worker_limits", "sandbox", "retries", "github", "webhook", "llm", "worktree")
+    for section in sections:
         for key, field in type(getattr(defaults, section)).model_fields.items():
-            if field.default is not None:
+            if field.default is not None and not is_table(field):
                 assert getattr(getattr(shown, section), key) == field.default, f"{section}.{key}"
 
 

@@ -274,8 +274,8 @@ SENTENCES = [
         "zzz = 1",
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
-            "worker_limits, sandbox, retries, github, repositories, providers, llm, worktree, routing, "
-            "preferences, experiments, models, budgets, budget_estimates, openrouter, catalog, "
+            "worker_limits, sandbox, retries, github, webhook, repositories, providers, llm, worktree, "
+            "routing, preferences, experiments, models, budgets, budget_estimates, openrouter, catalog, "
             "selection, workflows."
         ),
     ),

@@ -88,12 +88,14 @@ def _program_names(loaded: LoadedSettings) -> list[str]:
 
 
 def _secret_names(loaded: LoadedSettings) -> tuple[str, ...]:
-    settings = loaded.settings
-    names = [settings.github.token_env]
+    settings, app = loaded.settings, loaded.settings.github.app
+    names = [app.private_key_env or ""] if app.is_used else [settings.github.token_env]
+    if settings.webhook.enabled:
+        names.append(settings.webhook.secret_env)
     for provider in settings.providers.values():
         if provider.enabled:
             names += [*([provider.api_key_env] if provider.api_key_env else []), *provider.pass_env]
-    return tuple(dict.fromkeys(name for name in names if name != "PATH"))
+    return tuple(dict.fromkeys(name for name in names if name not in {"", "PATH"}))
 
 
 def _path_to_search(env_file: Path) -> str:
