@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
+from adw_modules.security.invisible import without_invisible
+from adw_modules.security.sanitise import issue_text, sanitise_plain
 from adw_modules.tasks.model import Cost, ModelUsage, Outcome, Run, Task, TaskState, UsageSource
 
 UNKNOWN = "unknown"  # what is not known is never shown as 0
@@ -18,6 +20,7 @@ SUBSCRIPTION = "subscription"  # tokens of a flat rate have no price
 MAX_COMMENT_CHARS = 20_000
 MAX_FAILURE_LINES = 12
 MAX_SUMMARY_CHARS = 4_000
+MAX_SEEN_CHARS = 6_000  # of the sanitised text, shown where it differs from the issue's
 
 _STATUS_LABEL = {
     TaskState.QUEUED: "queued",
@@ -65,7 +68,7 @@ def marker(task: Task) -> str:
 def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...] = ()) -> str:
     """The whole sticky comment for the state `task` is in."""
     parts = [marker(task), f"### {_HEADLINE[task.state]}{_no_changes_note(task)}"]
-    if task.pr_url:
+    if task.pr_url and _ADDRESS.fullmatch(task.pr_url):
         parts.append(f"Draft pull request: {task.pr_url}")
     if task.cause:
         parts.append(_quote(task.cause))
@@ -74,13 +77,30 @@ def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...]
     if runs:
         parts.append(_run_table(runs))
         parts.append(f"Rule: `{runs[-1].run.rule or 'default'}` ({quiet(runs[-1].rule_reason)})")
+    parts += _what_the_agent_sees(task)
     if failure_lines:
-        lines = "\n".join(failure_lines[-MAX_FAILURE_LINES:])
-        fence = _fence(lines)
-        parts.append(
-            f"<details><summary>Last lines of the agent</summary>\n\n{fence}\n{lines}\n{fence}\n\n</details>"
-        )
+        parts.append(_collapsed("Last lines of the agent", "\n".join(failure_lines[-MAX_FAILURE_LINES:])))
     return "\n\n".join(parts)[:MAX_COMMENT_CHARS]
+
+
+def _what_the_agent_sees(task: Task) -> list[str]:
+    """The number of removals and what is left, where something was hidden, for whoever approved it."""
+    seen = issue_text(task.snapshot_title, task.snapshot_body)
+    if not seen.hidden:
+        return []
+    text = f"{seen.title.text}\n\n{seen.body.text}"
+    shown = text[:MAX_SEEN_CHARS] + ("\n…" if len(text) > MAX_SEEN_CHARS else "")
+    return [
+        f"Taken out of the text that the agent sees: {seen.hidden}.",
+        _collapsed("The text that the agent sees", shown),
+    ]
+
+
+def _collapsed(summary: str, text: str) -> str:
+    """Closed until somebody opens it, and as it is: in a fence nothing is a mention, a link or markup."""
+    text = without_invisible(text)[0]
+    fence = _fence(text)
+    return f"<details><summary>{summary}</summary>\n\n{fence}\n{text}\n{fence}\n\n</details>"
 
 
 def _no_changes_note(task: Task) -> str:
@@ -112,8 +132,8 @@ def _run_row(report: RunReport) -> str:
 
 
 def pull_request_title(task: Task) -> str:
-    """`gh-12: Title`, one line."""
-    title = " ".join(task.snapshot_title.split())
+    """`gh-12: Title`, one line; also the subject of our commits, so it closes and mentions nothing either."""
+    title = _without_references(sanitise_plain(" ".join(task.snapshot_title.split())).text)
     return f"gh-{task.issue_number}: {title}"[:240]
 
 
@@ -175,16 +195,32 @@ def duration_text(duration: timedelta | None) -> str:
     return f"{seconds:.1f} s"
 
 
-_MENTION = re.compile(r"@(?=[A-Za-z0-9])")
-_ISSUE_REFERENCE = re.compile(r"(?<=[\w/])#(?=\d)|(?<!\w)#(?=\d)")
-_IMAGE = re.compile(r"!\[")
+_ADDRESS = re.compile(r"https?://[^\s<>()\[\]`|]+")
+# What GitHub makes a mention, a reference (with a keyword before it: an order to close) or an image of.
+# A zero-width space in the middle is not seen, and ends it. A backslash may stand where it escapes.
+_POWERS = (
+    (re.compile(r"@(?=\w)"), "@\N{ZERO WIDTH SPACE}"),
+    (re.compile(r"#(?=\d)"), "#\N{ZERO WIDTH SPACE}"),
+    (re.compile(r"(\bGH)(?=\\?-\\?\d)", re.IGNORECASE), "\\1\N{ZERO WIDTH SPACE}"),
+    (
+        re.compile(r"(/\\?(?:issues|pulls?|discussions|commits?)\\?/)(?=[\w%\\])", re.IGNORECASE),
+        "\\1\N{ZERO WIDTH SPACE}",
+    ),
+)
+_ENTITY = re.compile(r"&(?=[#A-Za-z])")
+_IMAGE = re.compile(r"!(?=\[)")
 
 
 def quiet(text: str) -> str:
     """`text` without the power to mention anybody, refer to issues, load images or hide markup."""
-    text = _MENTION.sub("@\N{ZERO WIDTH SPACE}", text)
-    text = _ISSUE_REFERENCE.sub("#\N{ZERO WIDTH SPACE}", text)
-    return _IMAGE.sub("! [", text).replace("<", "&lt;")
+    text = _IMAGE.sub("! ", _without_references(without_invisible(text.replace("\r\n", "\n"))[0]))
+    return _ENTITY.sub("&amp;", text).replace("<", "&lt;")  # GitHub looks for mentions behind entities too
+
+
+def _without_references(text: str) -> str:
+    for power, harmless in _POWERS:
+        text = power.sub(harmless, text)
+    return text
 
 
 def _quote(text: str) -> str:

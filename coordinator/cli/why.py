@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Say in one sentence why a task is (not) running, and when it will be looked at again."""
+    from adw_modules.security.sanitise import issue_text
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.logs import printable
@@ -39,6 +40,7 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
         )
         decision = store.decision_of(runs[-1].run_id) if runs else None
     sentence = printable(explain(task, runs[-1] if runs else None, circumstances))
+    hidden = issue_text(task.snapshot_title, task.snapshot_body).hidden
     if as_json:
         print_json(
             {
@@ -49,10 +51,11 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
                 "wake_at": task.wake_at,
                 "rule": decision.rule if decision else None,
                 "rules": decision.rules if decision else [],
+                "hidden": hidden,
             }
         )
     else:
-        typer.echo(sentence)
+        typer.echo(sentence + (f" Taken out of the text that the agent sees: {hidden}." if hidden else ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

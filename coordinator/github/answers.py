@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from adw_modules.security.names import is_full_name
 from adw_modules.tasks.model import IssueSnapshot, Trigger
 
 # Old spellings of the legacy permission names; servers that only resemble GitHub still use them.
@@ -99,15 +100,21 @@ def same_name(left: str, right: str) -> bool:
 
 
 def text(raw: Mapping[str, Any], key: str) -> str:
-    value = raw.get(key)
+    value = raw.get(key) if isinstance(raw, Mapping) else None
     if not isinstance(value, str):
         raise MalformedError(f"'{key}' is not text")
-    return value
+    return storable(value)
+
+
+def storable(value: str) -> str:
+    """JSON can carry half a surrogate pair, which is in no file and in no database."""
+    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def number(raw: Mapping[str, Any], key: str) -> int:
-    value = raw.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
+    """A whole number from 0 on that a database can hold."""
+    value = raw.get(key) if isinstance(raw, Mapping) else None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise MalformedError(f"'{key}' is not a number")
     return value
 
@@ -115,9 +122,9 @@ def number(raw: Mapping[str, Any], key: str) -> int:
 def moment(raw: Mapping[str, Any], key: str) -> datetime:
     try:
         at = datetime.fromisoformat(text(raw, key))
-    except ValueError as error:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise MalformedError(f"'{key}' is not a time") from error
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def part(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -135,9 +142,12 @@ def account(raw: Mapping[str, Any]) -> Account:
 
 
 def repo_info(raw: Mapping[str, Any]) -> RepoInfo:
+    full_name = text(raw, "full_name")
+    if not is_full_name(full_name):  # it becomes part of the addresses that are asked next
+        raise MalformedError("'full_name' is not a repository's name")
     return RepoInfo(
         repo_id=number(raw, "id"),
-        full_name=text(raw, "full_name"),
+        full_name=full_name,
         default_branch=text(raw, "default_branch"),
     )
 
@@ -159,17 +169,19 @@ def label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
     labels = raw.get("labels")
     if not isinstance(labels, list):
         raise MalformedError("'labels' is not a list")
-    return tuple(label if isinstance(label, str) else text(label, "name") for label in labels)
+    return tuple(storable(label) if isinstance(label, str) else text(label, "name") for label in labels)
 
 
 def issue_snapshot(raw: Mapping[str, Any], *, repo: str, repo_id: int) -> IssueSnapshot:
-    user = part(raw, "user")
+    user, issue_number = part(raw, "user"), number(raw, "number")
+    if issue_number == 0:
+        raise MalformedError("'number' is not the number of an issue")
     return IssueSnapshot(
         repo=repo,
         repo_id=repo_id,
-        number=number(raw, "number"),
+        number=issue_number,
         title=text(raw, "title"),
-        body=raw.get("body") or "",
+        body=text(raw, "body") if raw.get("body") is not None else "",
         labels=label_names(raw),
         author=text(user, "login") if user else "",
         author_id=number(user, "id") if user else 0,

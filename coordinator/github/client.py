@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
+from adw_modules.security.names import is_login
 from adw_modules.tasks.model import IssueSnapshot
 from coordinator.faultpoints import Point, reached
 from coordinator.github import answers
@@ -127,7 +128,7 @@ class GitHub:
     async def permission(self, repo: str, login: str) -> Permission:
         """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""
         nothing = Permission(permission="none", role_name="none")
-        if not login:
+        if not is_login(login):  # `..` would ask about something else
             return nothing
         suffix = f"/collaborators/{quote(login, safe='')}/permission"
         answer = await self._request("GET", repo, suffix)

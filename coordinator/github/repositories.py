@@ -7,16 +7,14 @@ everything is asked under the current name; a redirect only makes us resolve aga
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from adw_modules.errors import ConfigError, GitHubRefused
+from adw_modules.security.names import is_full_name
 from coordinator.github.answers import RepoInfo, repo_info, same_name
 from coordinator.github.wire import Answer, Wire
 
-# "o/r/../../user" would reach another endpoint with our token.
-_FULL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-_]*/(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
 _REDIRECTS = (301, 302, 307, 308)
 
 
@@ -59,6 +57,6 @@ class Repositories:
 
 
 def _key(repo: str) -> str:
-    if not _FULL_NAME.fullmatch(repo):
+    if not is_full_name(repo):
         raise ConfigError(f"'{repo}' is not a repository name of the form owner/name.")
     return repo.casefold()

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
+from adw_modules.security.names import is_full_name
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import inside, is_real_directory, read_text, write_text
 from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line
@@ -25,7 +26,6 @@ from coordinator.workspaces.outgoing import Remote
 from coordinator.workspaces.places import Mirror, admins_of
 from coordinator.workspaces.quarantine import Quarantine
 
-_REPO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.{1,2}\Z)(?!.*\.git\Z)[A-Za-z0-9._-]+")
 _REMOTE_URL = re.compile(r"(?:https?|ssh|file)://\S+|/\S.*|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:\S+")
 
 # fmt: off
@@ -103,7 +103,7 @@ class Mirrors:
     # Making and checking
 
     def _path(self, repo: str) -> Path:
-        if not _REPO_NAME.fullmatch(repo):
+        if not is_full_name(repo):
             raise WorkspaceError(f"{repo!r} is not a repository name of the form owner/name.")
         return inside(self._directory, Path(f"{repo}.git"))
 

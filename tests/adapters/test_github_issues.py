@@ -91,11 +91,13 @@ def test_a_revoked_permission_is_seen_at_once_and_nobody_has_none() -> None:
 
 
 def test_a_login_cannot_reach_another_endpoint_and_old_spellings_are_understood() -> None:
-    path = "GET /repos/acme/shop/collaborators/..%2F..%2Fuser%5Bbot%5D/permission"
+    path = "GET /repos/acme/shop/collaborators/user%5Bbot%5D/permission"
     with ScriptedServer({path: Reply(200, {"permission": "push"})}) as server:
         github = github_for(server.url)
-        found = run(github.permission(REPO, "../../user[bot]"))
+        nobody = run(github.permission(REPO, "../../user[bot]"))
+        found = run(github.permission(REPO, "user[bot]"))
         github.close()
+        assert nobody.permission == "none"
         assert found == Permission(permission="write", role_name="write")
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adw_modules.errors import PromptError
+from adw_modules.security.sanitise import sanitise
 from coordinator.prompts import (
     BODY_LIMIT_BYTES,
     FAILURE_LIMIT_BYTES,
@@ -55,10 +56,6 @@ def template(folder: Path, text: str) -> Path:
     return folder
 
 
-def held_by_utf8(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
 @given(title=ANY_TEXT, body=ANY_TEXT)
 def test_any_issue_stays_inside_its_fence_below_our_first_line(title: str, body: str):
     prompt = render(None, values=replace(VALUES, title=title, body=body))
@@ -66,7 +63,7 @@ def test_any_issue_stays_inside_its_fence_below_our_first_line(title: str, body:
     found = FENCED.search(prompt)
     assert found is not None
     mark, inside = found[1], found[2]
-    assert inside.endswith(f"\n\n{held_by_utf8(body)}")
+    assert inside.endswith(f"\n\n{sanitise(body).text}")
     # The mark stands in the notice, the first line and the last line: nowhere in what strangers wrote.
     assert mark not in inside
     assert prompt.count(mark) == 3
