@@ -153,7 +153,12 @@ class Daemon:
         self.supervisor = Supervisor(services, self.breakers, self._run_ended)
         self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once or self._draining else None)
         self.polls = PollSchedule(
-            services, due=self.wake, polled=self._polled, withdraw=self._withdraw, repeats=not self._once
+            services,
+            due=self.wake,
+            polled=self._polled,
+            withdraw=self._withdraw,
+            pause=self._pause,
+            repeats=not self._once,
         )
         self.operators = Operators(
             services=services,
@@ -176,6 +181,7 @@ class Daemon:
         self._say_adoption_begins()
         await self.supervisor.adopt_all(after_crash=self._last_one_crashed())
         self._end_newer_runs()
+        self._stop_held_runs()
         self.polls.start()
         sender = asyncio.create_task(self.outbox.run())
         beat = asyncio.create_task(self._heartbeat())
@@ -207,6 +213,12 @@ class Daemon:
                 log.error("ending a run that the store does not know", task=live.task, run_dir=str(live.path))
         except StoreError as error:  # looked at again at the next start; `doctor` lists it
             log.error("a run that the store does not know cannot be ended", error=str(error))
+
+    def _stop_held_runs(self) -> None:
+        """The last daemon may have ended after it had paused a task and before it had stopped its run."""
+        for task, run in self.services.store.open_runs():
+            if task.held is not None and run.stop_reason is None:
+                self._pause(task, task.held)
 
     # -- the loop: observe -> plan -> apply ---------------------------------------------------------
 
@@ -319,6 +331,13 @@ class Daemon:
                 self.supervisor.stop(run.run_id, reason, Outcome.CANCELLED)
         elif withdraw_idle(self.services, task, reason):
             self.outbox.kick()
+
+    def _pause(self, task: Task, reason: str) -> None:
+        """Stop the run of a task that was held, if it has one; its work is kept, and planning parks it."""
+        run = next((run for t, run in self.services.store.open_runs() if t.task_id == task.task_id), None)
+        if run is not None:
+            self.supervisor.stop(run.run_id, reason, Outcome.INTERRUPTED)
+        self.outbox.kick()
 
     async def _heartbeat(self) -> None:
         while True:

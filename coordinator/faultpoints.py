@@ -49,6 +49,7 @@ class Point(StrEnum):
     START_MARKED = "start.marked"
     PROGRESS_READ = "progress.read"
     PROGRESS_SAVED = "progress.saved"
+    HELD = "hold.committed"
     STOP_RECORDED = "stop.recorded"
     STOP_ASKED = "stop.asked"
     SHIM_AGENT_GONE = "shim.agent_gone"
@@ -234,6 +235,11 @@ STEPS: Mapping[Point, Step] = {
         "the offset and the tokens so far are saved",
         "the next look at the run",
         "The agent and all its output; the next daemon goes on at the offset.",
+    ),
+    Point.HELD: _step(
+        "a task whose text was edited is held in the store",
+        "its run is told to stop",
+        "The hold: the next daemon stops the run when it adopts it, and starts no other.",
     ),
     Point.STOP_RECORDED: _step(
         "a stop is in the store",

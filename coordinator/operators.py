@@ -108,6 +108,8 @@ class Operators:
     def _retry(self, task: Task) -> str:
         if is_refused(task):  # nobody trusted has approved its text, and there is none to work on
             return f"{task.name} was {task.cause}; a retry needs the label from a person with write access"
+        if task.held is not None:  # the approved text is not the one that stands there
+            return f"{task.name} is paused: {task.held}"
         if not allows(task.state, Event.REQUEUED):
             return f"{task.name} is {task.state.value}; there is nothing to retry"
         self.services.store.transition(

@@ -25,6 +25,7 @@ from adw_modules.errors import (
 )
 from adw_modules.security.leaks import Leak, without_tokens
 from adw_modules.tasks import report
+from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
@@ -251,12 +252,14 @@ class Outbox:
             services.store.record_comment(task.task_id, comment_id)
         reached(Point.COMMENT_RECORDED)
         prefix = services.settings.github.status_label_prefix
-        if prefix:
+        if prefix and not is_refused(task):  # a refused issue gets one comment at most, and no label
             wanted = report.status_label(task.state, prefix)
             await github.set_status_label(task.repo, task.issue_number, prefix, wanted, task.labels)
             reached(Point.LABELLED)
 
     def _comment(self, task: Task) -> str:
+        if is_refused(task):
+            return report.refusal(task)
         runs = self.services.store.runs_of(task.task_id)
         lines: tuple[str, ...] = ()
         if runs and task.state in SHOW_FAILURE:

@@ -18,6 +18,7 @@ from adw_modules.routing.circuits import Circuits, Status, status
 from adw_modules.routing.picking import Picker
 from adw_modules.routing.rates import Rates
 from adw_modules.tasks import planning
+from adw_modules.tasks.model import Task
 from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
 from coordinator.breakers import Breakers
 from coordinator.budgeting import Gate, gate_of
@@ -55,7 +56,11 @@ class Planner:
         limits = limits_of(loaded.settings)
         gate = gate_of(store, loaded.settings, now)
         route, supply = _guarded(router.decide), supply_of(router, self._breakers, gate)
-        supply = replace(supply, estimated_tokens=estimate_for(router, picker, now))
+        supply = replace(
+            supply,
+            estimated_tokens=estimate_for(router, picker, now),
+            closed=closed_of(self._services),
+        )
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
             snapshot = store.snapshot(now=now, ready_limit=ready_limit, config_version=loaded.version)
@@ -84,6 +89,18 @@ class Planner:
             )
             self._made = (loaded.version, router, providers, picker)
         return self._made[1:]
+
+
+def closed_of(services: Services) -> Callable[[Task], str | None]:
+    """Why nothing may be started for a task, as long as everybody can see its repository."""
+
+    def closed(task: Task) -> str | None:
+        if services.openness.is_closed(task.repo, services.settings):
+            repository = services.repository(task.repo)
+            return services.openness.why_closed(repository) if repository else None
+        return None
+
+    return closed
 
 
 def estimate_for(router: ModelRouter, picker: Picker, now: datetime) -> Callable[[Attrs], int] | None:

@@ -16,11 +16,23 @@ from time import monotonic
 from adw_modules.config import ResolvedRepository
 from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
 from adw_modules.routing import overrides
+from adw_modules.security import admission
+from adw_modules.security.admission import (
+    GHOST,
+    Actor,
+    AuditRecord,
+    Decided,
+    IssueText,
+    KeptComment,
+    Policy,
+    Standing,
+    fingerprint,
+)
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
-from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest
+from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest, Trigger
 from coordinator.faultpoints import Point, reached
-from coordinator.github import IssueGone, LabelEvent, Listing, Unchanged
+from coordinator.github import IssueGone, LabelEvent, LabelTakenOff, Listing, SeenText, Unchanged
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
 
@@ -58,17 +70,28 @@ class Pace:
         return delay
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was decided about one issue, and the record of it."""
+
+    decided: TaskRequest | Refused
+    record: AuditRecord
+
+
 @dataclass(slots=True, kw_only=True)
 class RepositoryPoller:
-    """Polls one repository and label. `withdraw` ends the work on a task whose issue went away."""
+    """Polls one repository and label. `withdraw` ends the work on a task whose issue went away, `pause`
+    stops the run of a task whose text was edited."""
 
     services: Services
     repository: ResolvedRepository
     withdraw: Callable[[Task, str], None]
+    pause: Callable[[Task, str], None]
     pace: Pace = field(default_factory=Pace)
     next_poll_at: datetime | None = None
     last_error: str | None = None
     polled_once: bool = False
+    why_closed: str | None = None  # everybody can see the repository, and that is not allowed
     listed_at: float | None = None  # monotonic: when the newest listing arrived
     repo_id: int = 0  # as the newest listing said; 0 before the first
     _missing_once: set[int] = field(default_factory=set)
@@ -111,21 +134,30 @@ class RepositoryPoller:
         self.services.github.forget(self.repository.full_name, self.repository.label)
 
     async def _poll(self) -> bool:
-        listing = await self.services.github.poll(self.repository.full_name, self.repository.label)
+        github, name, label = self.services.github, self.repository.full_name, self.repository.label
+        if not self.polled_once:  # an earlier configuration may have read the list and skipped what is new
+            self._forget()
+        listing = await github.poll(name, label)
         seen_at = self.listed_at = monotonic()
+        was_closed = self.why_closed is not None
+        has_opened = self._look_who_sees(is_public=await github.is_public(name))
+        if was_closed and self.why_closed is None:
+            self._forget()
+            listing = await github.poll(name, label)
         if isinstance(listing, Unchanged):
-            return False
+            return has_opened
         self.repo_id = listing.repo_id
         reached(Point.LISTED)
-        store = self.services.store
-        known = store.tasks_for_issues(listing.repo_id, [issue.number for issue in listing.issues])
+        known = self.services.store.tasks_for_issues(
+            listing.repo_id, [issue.number for issue in listing.issues]
+        )
         unknown: list[IssueSnapshot] = []
         for issue in listing.issues:
             task = known.get(issue.number)
             match intake.sighting(issue, task):
-                case Sighting.CHECK_TRIGGER:
+                case Sighting.CHECK_TRIGGER if self.why_closed is None:
                     unknown.append(issue)
-                case Sighting.REFRESH:
+                case Sighting.REFRESH | Sighting.CHECK_TRIGGER:
                     await self._follow(replace(issue, repo_id=listing.repo_id), task)
                 case Sighting.NOTHING:
                     pass
@@ -133,18 +165,74 @@ class RepositoryPoller:
         await self._confirm_absent(listing)
         return True
 
+    def _look_who_sees(self, *, is_public: bool) -> bool:
+        """Take in who can see the repository, and say so when it changes; True: parked tasks may go on."""
+        services, before = self.services, self.why_closed
+        is_news = services.openness.note(self.repository.full_name, is_public=is_public)
+        self.why_closed = services.openness.why_closed(self.repository)
+        if self.why_closed is not None and self.why_closed != before:
+            log.warning("closed", repo=self.repository.full_name, reason=self.why_closed)
+        has_opened = self.why_closed is None and (is_news or before is not None)
+        if has_opened:
+            services.store.wake_blocked(services.now())
+        return has_opened
+
     async def _follow(self, issue: IssueSnapshot, task: Task | None) -> None:
         """Bring what rules see of a task up to date; where that differs, look at once at what is parked."""
         services, priority = self.services, intake.priority_of(issue.labels)
+        if task is None:
+            return
         overrides, ours = await self._overrides(issue, task), services.settings.github.status_label_prefix
-        wakes = task is not None and (
+        wakes = (
             overrides != task.overrides
             or priority != task.priority
             or replace(task, labels=issue.labels).labels_of_others(ours) != task.labels_of_others(ours)
         )
+        is_text_new = intake.is_text_new(issue, task)
         services.store.refresh_issue(
             issue.repo_id, issue, priority, services.now(), overrides=overrides, wakes=wakes
         )
+        if is_text_new:
+            await self._look_at_edit(issue, task)
+
+    async def _look_at_edit(self, issue: IssueSnapshot, task: Task) -> None:
+        """The text of an open task is not the approved one: it pauses, unless that is known to be fine.
+
+        The agent never sees the other text, whoever wrote it: it goes on with the approved one.
+        """
+        services = self.services
+        seen = await services.github.text(self.repository.full_name, issue.number)
+        text = seen.text if seen else _of_unknown_editors(issue)
+        if seen is not None and fingerprint(text.title, text.body) == task.text_sha:
+            return  # changed back, or the list was late
+        editors = await self._editors(text, task.labelled_at)
+        reason = intake.changed_since(text, task, editors=editors, policy=self._policy)
+        sha = fingerprint(issue.title, issue.body)
+        record = self._audit(
+            Decided.RECHECKED if reason is None else Decided.PAUSED,
+            reason or "the text was edited by somebody who may start work; the approved one stays in force",
+            standing=_culprit(editors, self._policy),
+            event_id=task.trigger_event_id,
+            snapshot=fingerprint(text.title, text.body),
+            details={"approved": task.text_sha, "editors": [each.actor.user_id for each in editors]},
+        )
+        if reason is None:
+            services.store.recheck(task.task_id, seen_sha=sha, now=services.now(), record=record)
+            _log_decision(task.name, record)
+        else:
+            self._hold(task, reason, sha, record)
+
+    def _hold(self, task: Task, cause: str, seen_sha: str, record: AuditRecord) -> None:
+        """Durable first, then the run is stopped: should we end in between, the next daemon stops it."""
+        services = self.services
+        held = services.store.hold(
+            task.task_id, cause=cause, seen_sha=seen_sha, now=services.now(), record=record
+        )
+        if held:
+            reached(Point.HELD)
+            _log_decision(task.name, record)
+            log.warning("paused", task=task.name, cause=cause)
+            self.pause(task, cause)
 
     async def _admit_all(self, issues: list[IssueSnapshot], known: dict[int, Task], seen_at: float) -> None:
         """Judge each issue on its own; the first GitHub failure is raised after the others are done.
@@ -157,15 +245,15 @@ class RepositoryPoller:
         self._prefetch(seen_at)
         gate = asyncio.Semaphore(ADMISSIONS_AT_ONCE)
 
-        async def one(issue: IssueSnapshot) -> TaskRequest | Refused | None:
+        async def one(issue: IssueSnapshot) -> Verdict | None:
             async with gate:
                 return await self._judge(issue, known.get(issue.number))
 
         verdicts = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
         reached(Point.JUDGED)
         for verdict in verdicts:
-            if isinstance(verdict, TaskRequest | Refused):
-                self._record(verdict, known.get(verdict.issue.number))
+            if isinstance(verdict, Verdict):
+                self._record(verdict, known.get(verdict.decided.issue.number))
         for verdict in verdicts:
             if isinstance(verdict, BaseException):
                 raise verdict
@@ -177,37 +265,177 @@ class RepositoryPoller:
         future = services.threads.submit(services.fetch, repository, not_older_than=seen_at)
         future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error
 
-    async def _judge(self, issue: IssueSnapshot, task: Task | None) -> TaskRequest | Refused | None:
-        """Who set the label, and may they? None when that is the label which made the task."""
-        github, repo = self.services.github, self.repository.full_name
-        event = await github.trigger(repo, issue.number, self.repository.label)
-        if event is not None and task is not None and event.trigger.event_id == task.trigger_event_id:
-            await self._follow(issue, task)
-            if not intake.is_refused(task):
-                return None
-        if event is not None and event.trigger.labelled_at > issue.updated_at:
-            # The listing is older than the label: what it approves is the text as it is now.
-            fresh = await github.issue(repo, issue.number)
-            if isinstance(fresh, IssueGone) or intake.withdrawal(fresh, self.repository.label):
-                return None  # the next listing says what has become of it
-            issue = fresh
-        verdict = intake.admit(
-            issue,
-            event.trigger if event else None,
-            by_app=event.by_app if event else False,
-            actor_kind=event.actor_kind if event else "User",
-            permission=await self._permission(event),
-        )
-        if isinstance(verdict, TaskRequest):
-            return replace(verdict, overrides=await self._overrides(issue, task))
-        return verdict
+    @property
+    def _policy(self) -> Policy:
+        return self.services.settings.admission.policy
 
-    async def _permission(self, event: LabelEvent | None) -> str:
-        """What the account behind a label event may do in the repository now."""
-        if event is None or not event.trigger.actor or event.by_app:
-            return "none"
-        found = await self.services.github.permission(self.repository.full_name, event.trigger.actor)
-        return found.permission
+    async def _judge(self, issue: IssueSnapshot, task: Task | None) -> Verdict | None:
+        """Who set the label, may they, and is the text the one they saw? None: there is nothing to decide."""
+        is_new = task is None or intake.is_refused(task)
+        asked = asyncio.create_task(self._text(issue)) if is_new else None  # meanwhile
+        if asked is not None:  # nobody may be left to ask what went wrong with it
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            event, standing = await self._labeller(issue)
+            if task is not None and event is not None and event.event_id == task.trigger_event_id:
+                await self._follow(issue, task)
+                return None
+            if event is not None and event.labelled_at > issue.updated_at:
+                # The listing is older than the label: what it approves is the issue as it is now.
+                fresh = await self.services.github.issue(self.repository.full_name, issue.number)
+                if isinstance(fresh, IssueGone) or intake.withdrawal(fresh, self.repository.label):
+                    return None  # the next listing says what has become of it
+                issue = fresh
+            seen = await (asked or self._text(issue))
+        finally:
+            if asked is not None:
+                asked.cancel()
+        if seen is not None and not self._may_go_on(issue, event, seen):
+            return None
+        return await self._verdict(issue, task, event, standing, seen)
+
+    async def _text(self, issue: IssueSnapshot) -> SeenText | None:
+        return await self.services.github.text(self.repository.full_name, issue.number)
+
+    async def _labeller(self, issue: IssueSnapshot) -> tuple[Trigger | None, Standing]:
+        """Who put the label on, and what they may do now. Without any event: whoever opened the issue."""
+        name = self.repository.full_name
+        event = await self.services.github.trigger(name, issue.number, self.repository.label)
+        match event:
+            case LabelEvent():
+                return event.trigger, await self._standing(event.actor)
+            case LabelTakenOff():
+                return None, Standing(actor=GHOST)
+            case None:
+                # GitHub's lists do not say what kind of account the author is; its permission will.
+                author = Actor(login=issue.author, user_id=issue.author_id, kind=issue.author_kind)
+                return intake.created_with_label(issue), await self._standing(author)
+
+    def _may_go_on(self, issue: IssueSnapshot, event: Trigger | None, seen: SeenText) -> bool:
+        """False while two answers of GitHub contradict each other, and when the repository became public."""
+        self._look_who_sees(is_public=seen.is_public)
+        if self.why_closed is not None:
+            return False
+        if event is None or event.event_id != intake.CREATED_WITH_LABEL:
+            return True
+        if self.repository.label.casefold() in seen.labels_applied:
+            self._forget()  # its event is on its way: the next poll sees it
+            return False
+        return True
+
+    async def _verdict(
+        self,
+        issue: IssueSnapshot,
+        task: Task | None,
+        event: Trigger | None,
+        standing: Standing,
+        seen: SeenText | None,
+    ) -> Verdict:
+        policy = self._policy
+        editors: tuple[Standing, ...] = ()
+        comments: tuple[KeptComment, ...] = ()
+        text = seen.text if seen else IssueText(title=issue.title, body=issue.body)
+        if event is not None and policy.admits(standing):
+            if seen is None:
+                text = await self._compared(issue, event, standing)
+            editors = await self._editors(text, event.labelled_at, known=standing)
+            comments = await self._comments(issue, event)
+        decided = intake.admit(
+            issue,
+            event,
+            standing=standing,
+            policy=policy,
+            text=text,
+            editors=editors,
+            comments=comments,
+        )
+        if isinstance(decided, TaskRequest):
+            decided = replace(decided, overrides=await self._overrides(issue, task))
+        return Verdict(decided=decided, record=self._record_of(decided, standing))
+
+    async def _compared(self, issue: IssueSnapshot, event: Trigger, standing: Standing) -> IssueText:
+        """Where GraphQL says nothing. An edit in the very second of the label would not show: so the author,
+        who can make one without any rights, has to be somebody who may start work."""
+        author = Actor(login=issue.author, user_id=issue.author_id, kind=issue.author_kind)
+        is_same_second = issue.updated_at == event.labelled_at and author.user_id != standing.actor.user_id
+        if is_same_second and not self._policy.admits(await self._standing(author)):
+            return _of_unknown_editors(issue)
+        return admission.compared(
+            issue.title, issue.body, updated_at=issue.updated_at, approved_at=event.labelled_at
+        )
+
+    async def _editors(
+        self, text: IssueText, since: datetime | None, known: Standing | None = None
+    ) -> tuple[Standing, ...]:
+        """What those may do who changed the text since. Of more than a few nobody is asked for anything."""
+        found = text.editors_since(since) if since is not None else ()
+        others = [each for each in found if known is None or each != known.actor]
+        if len(others) > admission.MAX_EDITORS:
+            return ()
+        return tuple(await asyncio.gather(*(self._standing(each) for each in others)))
+
+    async def _comments(self, issue: IssueSnapshot, event: Trigger) -> tuple[KeptComment, ...]:
+        """What was said before the label by those who may start work; never asked for again."""
+        if not self.services.settings.admission.comments:
+            return ()
+        github = self.services.github
+        me = await github.whoami()
+        found = admission.before(
+            await github.comments(self.repository.full_name, issue.number),
+            event.labelled_at,
+            but=me.user_id,
+        )
+        standings = await asyncio.gather(*(self._standing(each) for each in admission.authors(found)))
+        allowed = intake.may_start(standings, self._policy)
+        return admission.kept(found, may_start=allowed.__contains__)
+
+    async def _standing(self, actor: Actor) -> Standing:
+        """What an account may do in the repository now. Raises where GitHub cannot say at the moment."""
+        if not self._policy.needs_permission(actor):
+            return Standing(actor=actor)
+        try:
+            found = await self.services.github.permission(self.repository.full_name, actor.login)
+        except GitHubRefused as error:
+            if error.status != 403:
+                raise
+            return Standing(actor=actor, permission="unknown", role="unknown", problem="GitHub answers 403")
+        if found.permission != "none" and found.user_id != actor.user_id:
+            problem = "its login belongs to another account"
+            return Standing(actor=actor, permission="unknown", role="unknown", problem=problem)
+        return Standing(actor=actor, permission=found.permission, role=found.role_name)
+
+    def _audit(
+        self,
+        decision: Decided,
+        reason: str,
+        *,
+        standing: Standing | None,
+        event_id: int | None,
+        snapshot: str,
+        details: dict[str, object],
+    ) -> AuditRecord:
+        return AuditRecord(
+            decision=decision.value,
+            reason=reason,
+            config_version=self.services.loaded.version,
+            standing=standing,
+            event_id=event_id,
+            snapshot=snapshot,
+            details=details,
+        )
+
+    def _record_of(self, decided: TaskRequest | Refused, standing: Standing) -> AuditRecord:
+        trigger, issue = decided.trigger, decided.issue
+        is_admitted = isinstance(decided, TaskRequest)
+        comments = decided.comments if isinstance(decided, TaskRequest) else ()
+        return self._audit(
+            Decided.ADMITTED if is_admitted else Decided.REFUSED,
+            f"the label was put on by {standing.actor.login}" if is_admitted else _reason(decided),
+            standing=standing,
+            event_id=trigger.event_id if trigger else None,
+            snapshot=fingerprint(issue.title, issue.body, comments),
+            details={"comments": len(comments)} if comments else {},
+        )
 
     async def _overrides(self, issue: IssueSnapshot, task: Task | None) -> tuple[Override, ...]:
         """The labels that ask for a target. GitHub is asked once who put each there, as long as it stays."""
@@ -220,28 +448,49 @@ class RepositoryPoller:
 
     async def _override(self, issue: IssueSnapshot, label: str) -> Override:
         event = await self.services.github.trigger(self.repository.full_name, issue.number, label)
-        found = intake.override(
-            label,
-            event.trigger if event else None,
-            by_app=event.by_app if event else False,
-            actor_kind=event.actor_kind if event else "User",
-            permission=await self._permission(event),
-        )
+        trigger, standing = None, Standing(actor=GHOST)
+        if isinstance(event, LabelEvent):
+            trigger, standing = event.trigger, await self._standing(event.actor)
+        found = intake.override(label, trigger, standing=standing, policy=self._policy)
         if not found.permitted:
             name = task_name(self.repository, issue.number)
             log.warning("override not taken", task=name, label=label, by=found.by)
         return found
 
-    def _record(self, verdict: TaskRequest | Refused, known: Task | None) -> None:
-        now, name = self.services.now(), task_name(self.repository, verdict.issue.number)
-        if isinstance(verdict, Refused):
-            refused = self.services.store.record_refusal(verdict, name=name, now=now)
-            if known is None or refused.cause != known.cause:
-                log.warning("refused", task=name, repo=verdict.issue.repo, reason=verdict.reason)
-            return
-        upserted = self.services.store.upsert_task(
-            verdict, name=name, now=now, report_at=now + self.services.report_delay
+    def _record(self, verdict: Verdict, known: Task | None) -> None:
+        decided = verdict.decided
+        name = task_name(self.repository, decided.issue.number)
+        if isinstance(decided, Refused):
+            self._record_refusal(decided, verdict.record, name, known)
+        else:
+            self._record_admission(decided, verdict.record, name)
+
+    def _record_refusal(self, refused: Refused, record: AuditRecord, name: str, known: Task | None) -> None:
+        services, now = self.services, self.services.now()
+        done = services.store.record_refusal(
+            refused,
+            name=name,
+            now=now,
+            record=record,
+            tells=services.settings.admission.comment_on_refusal,
         )
+        if done.is_news:
+            _log_decision(name, record)
+        if known is None or done.task.cause != known.cause:
+            log.warning("refused", task=name, repo=refused.issue.repo, reason=refused.reason)
+        is_open = known is not None and not known.state.is_terminal and not intake.is_refused(known)
+        if known is not None and is_open and known.held != refused.reason:
+            # The label that had been approved is off; whoever put it on again may not start work.
+            sha = fingerprint(refused.issue.title, refused.issue.body)
+            self._hold(known, refused.reason, sha, replace(record, decision=Decided.PAUSED.value))
+
+    def _record_admission(self, verdict: TaskRequest, record: AuditRecord, name: str) -> None:
+        now = self.services.now()
+        upserted = self.services.store.upsert_task(
+            verdict, name=name, now=now, report_at=now + self.services.report_delay, record=record
+        )
+        if upserted.is_news:
+            _log_decision(name, record)
         reached(Point.ADMITTED)
         if upserted.change in ("created", "reopened"):
             log.info(
@@ -272,3 +521,37 @@ class RepositoryPoller:
             return f"the issue is gone ({found.reason})"
         self._missing_once.discard(task.issue_number)
         return intake.withdrawal(found, self.repository.label)
+
+
+def _of_unknown_editors(issue: IssueSnapshot) -> IssueText:
+    why = "nobody can say whether the text was edited after the label"
+    return IssueText(title=issue.title, body=issue.body, unknown=why)
+
+
+def _culprit(editors: tuple[Standing, ...], policy: Policy) -> Standing | None:
+    """Whom the record of an edit is about: the first that may not start work, else the first."""
+    return next((each for each in editors if not policy.admits(each)), next(iter(editors), None))
+
+
+def _reason(decided: TaskRequest | Refused) -> str:
+    return decided.reason if isinstance(decided, Refused) else ""
+
+
+def _log_decision(name: str, record: AuditRecord) -> None:
+    """The same as the record in the store, in one line. No text and no secret is in it."""
+    standing = record.standing
+    log.info(
+        "decided",
+        task=name,
+        decision=record.decision,
+        reason=record.reason,
+        actor=standing.actor.login if standing else "",
+        actor_id=standing.actor.user_id if standing else 0,
+        actor_kind=standing.actor.kind if standing else "",
+        by_app=standing.actor.by_app if standing else False,
+        permission=standing.permission if standing else "",
+        role=standing.role if standing else "",
+        label_event=record.event_id,
+        snapshot=record.snapshot,
+        config=record.config_version,
+    )

@@ -140,6 +140,7 @@ def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> s
             issue_number=task.issue_number,
             title=task.snapshot_title,
             body=task.snapshot_body,
+            comments=task.snapshot_comments,
             repo=task.repo,
             branch=workspace.branch,
             labels=task.labels_of_others(services.settings.github.status_label_prefix),

@@ -65,12 +65,14 @@ class PollSchedule:
         due: Callable[[PollDue], None],
         polled: Callable[[bool], None],
         withdraw: Callable[[Task, str], None],
+        pause: Callable[[Task, str], None],
         repeats: bool,
     ) -> None:
         self._services = services
         self._due = due
         self._polled = polled
         self._withdraw = withdraw
+        self._pause = pause
         self._repeats = repeats
         self._pollers: dict[str, RepositoryPoller] = {}
         self._polling: dict[str, asyncio.Task[None]] = {}
@@ -111,7 +113,7 @@ class PollSchedule:
     def _add(self, name: str, repository: ResolvedRepository) -> None:
         self._hints.setdefault(name, _Hints())
         self._pollers[name] = RepositoryPoller(
-            services=self._services, repository=repository, withdraw=self._withdraw
+            services=self._services, repository=repository, withdraw=self._withdraw, pause=self._pause
         )
         self._due(PollDue(repository=name))
 
@@ -131,7 +133,10 @@ class PollSchedule:
             poller.pace.failed(None)
         finally:
             self._polling.pop(name, None)
-            if self._repeats and self._pollers.get(name) is poller:
+            now_wanted = self._pollers.get(name)
+            if now_wanted is not None and now_wanted is not poller:  # it was not begun while this one asked
+                self._due(PollDue(repository=name))
+            elif self._repeats and now_wanted is poller:
                 self._set_timer(name, poller)
                 self._after_hints(name, poller)
             self._polled(has_news)
@@ -247,6 +252,7 @@ class PollSchedule:
             name: {
                 "next_poll_at": poller.next_poll_at.isoformat() if poller.next_poll_at else None,
                 "last_error": poller.last_error,
+                "closed": poller.why_closed,
             }
             for name, poller in self._pollers.items()
         }

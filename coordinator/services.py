@@ -17,6 +17,7 @@ from adw_modules.providers import ProviderManager
 from coordinator.github import GitHub, load_app
 from coordinator.launcher import Launcher, RunLauncher
 from coordinator.logs import Redactor
+from coordinator.openness import Openness
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import StateDir, Store
 from coordinator.transient import UnitLauncher
@@ -41,6 +42,7 @@ class Services:
     threads: ThreadPoolExecutor  # git and other blocking work; never the store, never PyGithub
     environ: Mapping[str, str]
     redactor: Redactor
+    openness: Openness
     now: Callable[[], datetime]
     _providers: dict[str, ProviderManager] = field(default_factory=dict)
 
@@ -141,6 +143,7 @@ def open_services(
             workspaces=workspaces or _open_workspaces(loaded, state_dir),
             threads=threads,
             environ=environ,
+            openness=Openness(store),
             redactor=redactor,
             now=now,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from adw_modules.security.admission import fingerprint
 from adw_modules.tasks.model import IssueSnapshot, Priority, Run, Snapshot, Task, TaskState, Trigger
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -46,7 +47,10 @@ def a_task(**changes: Any) -> Task:
         "issue_updated_at": NOW,
         "created_at": NOW,
         "updated_at": NOW,
+        "labelled_at": NOW,
     }
+    values |= {key: value for key, value in changes.items() if key.startswith("snapshot_")}
+    values["text_sha"] = fingerprint(values["snapshot_title"], values["snapshot_body"])
     return Task(**{**values, **changes})
 
 
@@ -90,6 +94,7 @@ def an_issue(**changes: Any) -> IssueSnapshot:
         "url": "https://github.com/octo/hello/issues/12",
         "created_at": NOW,
         "updated_at": NOW,
+        "author_kind": "User",
     }
     return IssueSnapshot(**{**values, **changes})
 

@@ -11,6 +11,7 @@ from adw_modules.config.parsing import parse_settings
 from adw_modules.config.schema import (
     BUILT_IN_PROVIDER,
     BUILT_IN_TEMPLATE,
+    AdmissionSettings,
     ArmSettings,
     CatalogSettings,
     CoordinatorSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "BUILT_IN_PROVIDER",
     "BUILT_IN_TEMPLATE",
     "RESTART_KEYS",
+    "AdmissionSettings",
     "ArmSettings",
     "CatalogSettings",
     "CoordinatorSettings",

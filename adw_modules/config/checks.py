@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # the schema imports this module, for `Settings.warnings`
     from adw_modules.config.schema import ProviderSettings, Settings
 
 
+ACTIONS_BOT = 41898282  # the account of github-actions[bot] on github.com
+
+
 def check_runnable(settings: Settings, *, source: str = "config.toml") -> list[str]:
     """What the daemon needs beyond a valid file: one sentence for each thing that is missing."""
     if settings.all_repositories():
@@ -121,6 +124,11 @@ def _general_warnings(settings: Settings) -> Iterator[str]:
         yield (
             f"[worker_limits] has no effect ({', '.join(limits)}): only runs that are units of systemd "
             'can be limited; set coordinator.launcher = "systemd".'
+        )
+    if ACTIONS_BOT in settings.admission.bots:
+        yield (
+            f"admission.bots lists {ACTIONS_BOT}, which is github-actions[bot]: whoever can make a workflow "
+            "of a repository set the label can start work there."
         )
     if settings.workflows:
         yield "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."

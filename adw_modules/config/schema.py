@@ -42,6 +42,7 @@ from adw_modules.config.values import (
     Price,
     RemoteUrl,
     RepositoryName,
+    Roles,
     Shares,
     ShortName,
     Target,
@@ -63,6 +64,7 @@ from adw_modules.money.budget import Budget, Estimates, Per, Scope
 from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.openrouter import preferences as openrouter
 from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
+from adw_modules.security.admission import Policy
 from adw_modules.security.network import REGISTRIES, NetworkMode
 
 BUILT_IN_PROVIDER = "claude-cli"
@@ -244,6 +246,7 @@ class RepositorySettings(Section):
     name: RepositoryName
     issue_label: Label | None = None
     remote_url: RemoteUrl | None = None
+    public: Flag | None = None
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -254,6 +257,21 @@ class RepositorySettings(Section):
     @property
     def full_name(self) -> str:
         return f"{self.owner}/{self.name}"
+
+
+class AdmissionSettings(Section):
+    """`[admission]`: who may start work beside people with write access, and what reaches the agent."""
+
+    roles: Roles = ()
+    bots: tuple[Annotated[int, whole(least=1, most=10**15)], ...] = ()
+    comments: Flag = False
+    comment_on_refusal: Flag = False
+    public_repositories: Flag = False
+
+    @property
+    def policy(self) -> Policy:
+        """As the judge takes it."""
+        return Policy(roles=frozenset(role.casefold() for role in self.roles), bots=frozenset(self.bots))
 
 
 class ProviderSettings(Section):
@@ -585,6 +603,7 @@ class ResolvedRepository:
     name: str
     label: str
     remote_url: str
+    may_be_public: bool  # work is started in it even when everybody can see it
     is_primary: bool  # the one of `[github]`: its tasks are called gh-12, without the repository's name
 
     @property
@@ -600,6 +619,7 @@ class Settings(Section):
     sandbox: SandboxSettings = SandboxSettings()
     retries: RetrySettings = RetrySettings()
     github: GitHubSettings = GitHubSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     webhook: WebhookSettings = WebhookSettings()
     repositories: tuple[RepositorySettings, ...] = ()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
@@ -619,17 +639,18 @@ class Settings(Section):
     def all_repositories(self) -> tuple[ResolvedRepository, ...]:
         """Every repository to watch, the one of `[github]` first."""
         github = self.github
-        primary = (github.repo_owner, github.repo_name, None, None)
-        others = [(r.owner, r.name, r.issue_label, r.remote_url) for r in self.repositories]
+        primary = (github.repo_owner, github.repo_name, None, None, None)
+        others = [(r.owner, r.name, r.issue_label, r.remote_url, r.public) for r in self.repositories]
         return tuple(
             ResolvedRepository(
                 owner=owner,
                 name=name,
                 label=label or github.issue_label,
                 remote_url=(remote or github.remote_url).replace("{owner}", owner).replace("{name}", name),
+                may_be_public=self.admission.public_repositories if public is None else public,
                 is_primary=index == 0,
             )
-            for index, (owner, name, label, remote) in enumerate([primary, *others])
+            for index, (owner, name, label, remote, public) in enumerate([primary, *others])
             if owner and name
         )
 

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from adw_modules.config.wording import ended, holds_password, holds_token, nearest, shown, suggestion
 from adw_modules.openrouter.wire import MOST_CATEGORIES
 from adw_modules.providers import PLACEHOLDERS
+from adw_modules.security.admission import NEVER_ROLES
 from adw_modules.security.network import parse_place
 
 YEAR_SECONDS = 31_536_000  # longer waits are slips of the pen, and overflow dates further on
@@ -329,6 +330,19 @@ def _full_name(value: Any) -> str:
     if not slash or _owner(owner) is None or _repository_name(name) is None:
         raise must_be('a repository as "owner/name"')
     return text
+
+
+def _roles(value: Any) -> list[str]:
+    phrase = 'a list of role names, such as ["triage"]'
+    if not isinstance(value, list | tuple) or not all(isinstance(role, str) for role in value):
+        raise must_be(phrase)
+    for role in value:
+        if role.strip().casefold() in NEVER_ROLES:
+            raise wrong(f"must not name {shown(role)}: on a public repository that is everybody")
+    return [role.strip() for role in value]
+
+
+Roles = Annotated[tuple[str, ...], BeforeValidator(_roles)]
 
 
 def _client_id(value: Any) -> str:

@@ -6,8 +6,19 @@ Pure: it judges values that `coordinator.github` fetched. Fails closed: anything
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 
+from adw_modules.security.admission import (
+    Actor,
+    IssueText,
+    KeptComment,
+    Policy,
+    Standing,
+    edited_by_others,
+    fingerprint,
+)
 from adw_modules.tasks.model import (
     IssueSnapshot,
     Override,
@@ -18,10 +29,6 @@ from adw_modules.tasks.model import (
     TaskState,
     Trigger,
 )
-
-WRITE_PERMISSIONS = frozenset(
-    {"admin", "write"}
-)  # GitHub's legacy words: `maintain` shows as write, `triage` as read
 
 _PRIORITY_WORDS = {
     "p0": Priority.CRITICAL,
@@ -44,7 +51,7 @@ class Sighting(StrEnum):
     CHECK_TRIGGER = (
         "check_trigger"  # unknown or possibly triggered anew: ask GitHub who labelled it, and when
     )
-    REFRESH = "refresh"  # known and open: take over labels, title and priority
+    REFRESH = "refresh"  # known and open: take over labels, title and priority, look for edits of the text
     NOTHING = "nothing"
 
 
@@ -72,14 +79,28 @@ def sighting(issue: IssueSnapshot, task: Task | None) -> Sighting:
     if task is None:
         return Sighting.CHECK_TRIGGER
     updated = issue.updated_at > task.issue_updated_at or not task.listed
-    if task.state.is_terminal or task.state is TaskState.BLOCKED:
-        return Sighting.CHECK_TRIGGER if updated else Sighting.NOTHING
-    changed = updated or issue.title != task.title or issue.labels != task.labels
+    if task.state.is_terminal or task.state is TaskState.BLOCKED or task.held is not None:
+        changed = updated or is_text_new(issue, task)
+        return Sighting.CHECK_TRIGGER if changed else Sighting.NOTHING
+    changed = updated or issue.title != task.title or issue.labels != task.labels or is_text_new(issue, task)
     return Sighting.REFRESH if changed else Sighting.NOTHING
+
+
+def is_text_new(issue: IssueSnapshot, task: Task) -> bool:
+    """Whether the text of an open task is neither the approved one nor one that was judged before.
+
+    Two changes within a second look alike by their times, so the text itself is compared.
+    """
+    is_stale = issue.updated_at < task.issue_updated_at
+    if is_stale or task.state.is_terminal or is_refused(task):
+        return False
+    known = {task.text_sha, task.seen_sha}
+    return fingerprint(issue.title, issue.body) not in known
 
 
 REFUSED_PREFIX = "refused: "
 NEVER_ADMITTED = 0  # instead of the id of the label event
+CREATED_WITH_LABEL = 1  # instead of it, where there is none: older than any
 
 
 def is_refused(task: Task) -> bool:
@@ -90,41 +111,79 @@ def is_refused(task: Task) -> bool:
     return task.trigger_event_id == NEVER_ADMITTED
 
 
-def admit(
-    issue: IssueSnapshot, trigger: Trigger | None, *, by_app: bool, actor_kind: str, permission: str
-) -> TaskRequest | Refused:
-    """Decide whether the account that applied the label may start work now.
+def created_with_label(issue: IssueSnapshot) -> Trigger:
+    """Instead of a label event where there never was one: the issue's creator is judged, as of then."""
+    return Trigger(
+        event_id=CREATED_WITH_LABEL,
+        actor=issue.author,
+        actor_id=issue.author_id,
+        labelled_at=issue.created_at,
+    )
 
-    `permission` is what GitHub's permission endpoint says for that account at this moment
-    (`admin`, `write`, `read`, `none`); any other answer refuses.
+
+def admit(
+    issue: IssueSnapshot,
+    trigger: Trigger | None,
+    *,
+    standing: Standing,
+    policy: Policy,
+    text: IssueText | None = None,
+    editors: tuple[Standing, ...] = (),
+    comments: tuple[KeptComment, ...] = (),
+) -> TaskRequest | Refused:
+    """Decide whether the account that applied the label may start work now, on this text.
+
+    `standing`: that account and what it may do at this moment. `editors`: the same for whoever changed
+    `text` (of the issue, when None) since the label. Anything unknown refuses.
     """
-    reason = _refusal(trigger, by_app=by_app, actor_kind=actor_kind, permission=permission)
+    shown = text or IssueText(title=issue.title, body=issue.body)
+    issue = replace(issue, title=shown.title, body=shown.body)
+    reason = _refusal(trigger, standing, policy)
+    if reason is None and trigger is not None:
+        found = edited_by_others(
+            shown, trigger.labelled_at, may_start=may_start({*editors, standing}, policy).__contains__
+        )
+        reason = f"{found}; {AGAIN}" if found else None
     if trigger is None or reason is not None:
         return Refused(issue=issue, trigger=trigger, reason=reason or "nobody applied the label")
-    return TaskRequest(issue=issue, priority=priority_of(issue.labels), trigger=trigger)
+    return TaskRequest(issue=issue, priority=priority_of(issue.labels), trigger=trigger, comments=comments)
 
 
-def override(
-    label: str, trigger: Trigger | None, *, by_app: bool, actor_kind: str, permission: str
-) -> Override:
+AGAIN = "read it, then take the label off and put it on again"
+
+
+def may_start(standings: Iterable[Standing], policy: Policy) -> frozenset[Actor]:
+    """Those of these accounts that may start work."""
+    return frozenset(each.actor for each in standings if policy.admits(each))
+
+
+def override(label: str, trigger: Trigger | None, *, standing: Standing, policy: Policy) -> Override:
     """Whether a label that asks for a target counts: judged as the trigger is, so that unknown refuses."""
-    refusal = _refusal(trigger, by_app=by_app, actor_kind=actor_kind, permission=permission)
+    refusal = _refusal(trigger, standing, policy)
     return Override(label=label, by=trigger.actor if trigger else "", permitted=refusal is None)
 
 
-def _refusal(trigger: Trigger | None, *, by_app: bool, actor_kind: str, permission: str) -> str | None:
+def _refusal(trigger: Trigger | None, standing: Standing, policy: Policy) -> str | None:
     if trigger is None:
         return "no event shows who applied the label; apply it again"
-    if not trigger.actor:
-        return "the account that applied the label no longer exists"
-    if by_app or actor_kind != "User":
-        return (
-            f"the label was applied by {trigger.actor}, which is an app; "
-            "a person with write access has to apply it"
-        )
-    if permission not in WRITE_PERMISSIONS:
-        return f"the label was applied by {trigger.actor}, who has no write access ({permission})"
-    return None
+    found = policy.refusal(standing)
+    if found is None:
+        return None
+    if standing.actor.is_gone:
+        return f"the account that applied the label {found}"
+    how = "issue was opened with the label" if trigger.event_id == CREATED_WITH_LABEL else "label was applied"
+    return f"the {how} by {trigger.actor}, who {found}"
+
+
+def changed_since(
+    text: IssueText, task: Task, *, editors: tuple[Standing, ...], policy: Policy
+) -> str | None:
+    """Why a task in progress has to pause: its text was changed by somebody who may not start work."""
+    if task.labelled_at is None:  # of a time before that was kept
+        return f"the text was edited, nobody knows by whom; {AGAIN}"
+    allowed = may_start(editors, policy)
+    found = edited_by_others(text, task.labelled_at, may_start=allowed.__contains__)
+    return f"{found}; {AGAIN}" if found else None
 
 
 def withdrawal(issue: IssueSnapshot, label: str) -> str | None:

@@ -26,6 +26,7 @@ class Event(StrEnum):
     NEEDS_HUMAN = "needs_human"  # a person has to act before it can go on
     INTERRUPTED = "interrupted"  # the run ended for reasons that are ours; not an attempt
     WITHDRAWN = "withdrawn"  # issue closed or deleted, label removed, or cancelled by an operator
+    HELD = "held"  # its text was edited by somebody who may not start work
     PUBLISH_FAILED = (
         "publish_failed"  # the work exists, but GitHub will not take the branch or the pull request
     )
@@ -33,8 +34,18 @@ class Event(StrEnum):
 
 
 TRANSITIONS: dict[S, dict[Event, S]] = {
-    S.QUEUED: {Event.DISPATCHED: S.RUNNING, Event.PARKED: S.BLOCKED, Event.WITHDRAWN: S.CANCELLED},
-    S.BLOCKED: {Event.UNBLOCKED: S.QUEUED, Event.REQUEUED: S.QUEUED, Event.WITHDRAWN: S.CANCELLED},
+    S.QUEUED: {
+        Event.DISPATCHED: S.RUNNING,
+        Event.PARKED: S.BLOCKED,
+        Event.HELD: S.BLOCKED,
+        Event.WITHDRAWN: S.CANCELLED,
+    },
+    S.BLOCKED: {
+        Event.UNBLOCKED: S.QUEUED,
+        Event.REQUEUED: S.QUEUED,
+        Event.HELD: S.BLOCKED,
+        Event.WITHDRAWN: S.CANCELLED,
+    },
     S.RUNNING: {
         Event.RUN_SUCCEEDED: S.SUCCEEDED,
         Event.RETRY_SCHEDULED: S.RETRY_WAIT,
@@ -46,6 +57,7 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
     S.RETRY_WAIT: {
         Event.RETRY_DUE: S.QUEUED,
         Event.REQUEUED: S.QUEUED,
+        Event.HELD: S.BLOCKED,
         Event.WITHDRAWN: S.CANCELLED,
     },
     S.SUCCEEDED: {Event.REQUEUED: S.QUEUED, Event.PUBLISH_FAILED: S.BLOCKED},

@@ -11,6 +11,7 @@ from decimal import Decimal
 from enum import IntEnum, StrEnum
 
 from adw_modules.money.quotes import PriceSource
+from adw_modules.security.admission import KeptComment
 
 
 class Priority(IntEnum):
@@ -108,6 +109,7 @@ class IssueSnapshot:
     url: str  # the page a human opens
     created_at: datetime
     updated_at: datetime
+    author_kind: str = ""  # "User", "Bot" …; "" where GitHub did not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,7 @@ class TaskRequest:
     priority: Priority
     trigger: Trigger
     overrides: tuple[Override, ...] = ()
+    comments: tuple[KeptComment, ...] = ()  # what was said before the trigger by those who may start work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +208,11 @@ class Task:
     updated_at: datetime
     failed_on: tuple[FailedTarget, ...] = ()  # since the last trigger, oldest first
     overrides: tuple[Override, ...] = ()  # labels that were looked into, permitted or not
+    labelled_at: datetime | None = None  # of the trigger; None: of a time before that was kept
+    snapshot_comments: tuple[KeptComment, ...] = ()  # admitted with the text; for the agent
+    text_sha: str = ""  # SHA-256 of title and body as the trigger admitted them
+    seen_sha: str = ""  # of the last other text that was looked into
+    held: str | None = None  # the text was edited by somebody who may not start work: nothing is started
 
     @property
     def branch(self) -> str:

@@ -22,6 +22,7 @@ from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import Outcome, Priority, Snapshot, Task, TaskState
 
+CLOSED_RECHECK = timedelta(hours=1)  # a poll or a changed configuration that opens it looks sooner
 NO_ROUTE_RECHECK = timedelta(seconds=60)
 CHARACTERS_PER_TOKEN = 4  # of English text, about
 OWN_WORDS = 1_000  # tokens of a prompt that are not the issue's
@@ -83,6 +84,8 @@ class Supply:
     windows: Mapping[str, Window] = field(default_factory=dict)  # the last minute of each provider
     context_window: ContextWindow = lambda _target: None
     checks: Sequence[Callable[[Task], Checker]] = ()
+    # Why nothing may be started for a task in its repository now; None when something may.
+    closed: Callable[[Task], str | None] = lambda _task: None
     # The smallest share left of a task's budgets, 0 to 1, for its rules; None: there are no budgets.
     budget_left: Callable[[Task], float | None] | None = None
     # The tokens that a run is expected to take, by the attributes of its task; None: no rule asks for it.
@@ -157,6 +160,11 @@ def _place(
         return Park(
             task=task, cause=f"{REFUSED_PREFIX}nobody with write access applied the label", wake_at=None
         )
+    if task.held is not None:
+        return Park(task=task, cause=task.held, wake_at=None)
+    closed = supply.closed(task)
+    if closed is not None:
+        return Park(task=task, cause=closed, wake_at=now + CLOSED_RECHECK)
     if task.runs >= limits.max_runs_per_issue:
         cause = f"has used all its {limits.max_runs_per_issue} runs (coordinator.max_runs_per_issue)"
         return Park(task=task, cause=cause, wake_at=None)
@@ -291,6 +299,7 @@ def attributes(
 def context_of(task: Task) -> int:
     """Tokens that the first prompt of a task takes, about: a token is four characters."""
     characters = len(task.snapshot_title) + len(task.snapshot_body)
+    characters += sum(len(comment.body) for comment in task.snapshot_comments)
     return OWN_WORDS + -(-characters // CHARACTERS_PER_TOKEN)
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from adw_modules.security.invisible import without_invisible
 from adw_modules.security.sanitise import issue_text, sanitise_plain
+from adw_modules.tasks.intake import REFUSED_PREFIX
 from adw_modules.tasks.model import Cost, ModelUsage, Outcome, Run, Task, TaskState, UsageSource
 
 UNKNOWN = "unknown"  # what is not known is never shown as 0
@@ -81,6 +82,25 @@ def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...]
     if failure_lines:
         parts.append(_collapsed("Last lines of the agent", "\n".join(failure_lines[-MAX_FAILURE_LINES:])))
     return "\n\n".join(parts)[:MAX_COMMENT_CHARS]
+
+
+THANKS = (
+    "Thank you for the issue. The automation starts work only when a person who may write to this "
+    "repository puts the label on, so for now nothing happens here."
+)
+
+
+def refusal(task: Task) -> str:
+    """What an issue is told that was not taken up, once: who has to do what, and nothing of its text."""
+    why = (task.cause or "").removeprefix(REFUSED_PREFIX)
+    return "\n\n".join(
+        [
+            marker(task),
+            "### 🔒 Not started",
+            THANKS,
+            _quote(why),
+        ]
+    )[:MAX_COMMENT_CHARS]
 
 
 def _what_the_agent_sees(task: Task) -> list[str]:

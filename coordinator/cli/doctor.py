@@ -15,6 +15,7 @@ import typer
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from adw_modules.config import ResolvedRepository
     from coordinator.cli.service.installed import Installed
     from coordinator.github import GitHub
     from coordinator.ownerless import LiveRunDir
@@ -364,7 +365,10 @@ async def _ask_github(loaded: LoadedSettings, github: GitHub) -> list[Finding]:
         account = await github.whoami()
         text = f"{settings.api_url} answers; you are {account.login}, by the token in {settings.token_env}"
         findings = [Finding(check="github", ok=True, text=text)]
-        return findings + [await _ask_repository(github, name, account.login) for name in names]
+        for repository in loaded.settings.all_repositories():
+            findings.append(await _ask_repository(github, repository.full_name, account.login))
+            findings += await _ask_who_sees(github, repository)
+        return findings
     except GitHubRefused as error:
         mend = f"put a valid token into {settings.token_env}" if error.status == 401 else None
         return [Finding(check="github", ok=False, text=str(error), mend=mend)]
@@ -373,6 +377,23 @@ async def _ask_github(loaded: LoadedSettings, github: GitHub) -> list[Finding]:
         return [Finding(check="github", ok=False, text=str(error), mend=mend)]
     finally:
         github.close()
+
+
+async def _ask_who_sees(github: GitHub, repository: ResolvedRepository) -> list[Finding]:
+    """A public repository, and whether that is meant. What cannot be asked was said before."""
+    from adw_modules.errors import CoordinatorError
+    from coordinator.openness import closed_text
+
+    name = repository.full_name
+    try:
+        if not await github.is_public(name):
+            return []
+    except CoordinatorError:
+        return []
+    if repository.may_be_public:
+        text = f"{name} is public: strangers can write what an agent reads once a person has labelled it"
+        return [Finding(check="repository", ok=None, text=text, mend="docs/security.md")]
+    return [Finding(check="repository", ok=None, text=closed_text(repository))]
 
 
 async def _ask_as_app(loaded: LoadedSettings, github: GitHub, names: list[str]) -> list[Finding]:
@@ -403,7 +424,7 @@ async def _ask_installation(github: GitHub, name: str, slug: str) -> Finding:
 
 async def _ask_repository(github: GitHub, name: str, login: str) -> Finding:
     from adw_modules.errors import CoordinatorError
-    from adw_modules.tasks.intake import WRITE_PERMISSIONS
+    from adw_modules.security.admission import WRITE_PERMISSIONS
 
     needs = "the token needs contents, issues and pull requests: write"
     try:

@@ -244,6 +244,8 @@ def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> Te
 
     at = repository["next_poll_at"]
     line = Text(f"  {name}: next poll {when(datetime.fromisoformat(at), now) if at else 'now'}")
+    if repository.get("closed"):
+        line.append(f"  {_one_line(repository['closed'])}", "yellow")
     return (
         line.append(f"  {_one_line(repository['last_error'])}", "red") if repository["last_error"] else line
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adw_modules.errors import CoordinatorError
 from coordinator.cli.common import DEFAULT_CONFIG, ConfigOption, IssueArgument, JsonOption
 
 if TYPE_CHECKING:
     from adw_modules.tasks.model import Run, Task
+    from coordinator.store import DecidedRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +31,10 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
     loaded = settings_in_force(config).loaded
     daemon = daemon_status(loaded)
     with reading(loaded) as store:
-        task = find_task(store, issue)
+        try:
+            task = find_task(store, issue)
+        except CoordinatorError as error:
+            raise CoordinatorError(f"{error}{_closed(daemon)}") from error
         runs = store.runs_of(task.task_id)
         circumstances = Circumstances(
             daemon=daemon,
@@ -39,6 +44,7 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
             now=utc_now(),
         )
         decision = store.decision_of(runs[-1].run_id) if runs else None
+        decided = store.decisions_of(task.task_id, limit=MOST_DECISIONS)
     sentence = printable(explain(task, runs[-1] if runs else None, circumstances))
     hidden = issue_text(task.snapshot_title, task.snapshot_body).hidden
     if as_json:
@@ -52,10 +58,39 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
                 "rule": decision.rule if decision else None,
                 "rules": decision.rules if decision else [],
                 "hidden": hidden,
+                "decisions": [asdict(each) for each in decided],
             }
         )
     else:
         typer.echo(sentence + (f" Taken out of the text that the agent sees: {hidden}." if hidden else ""))
+        for each in decided:
+            typer.echo(printable(_decided(each, utc_now())))
+
+
+MOST_DECISIONS = 5  # about who may start it, the newest ones
+
+
+def _closed(daemon: dict[str, Any] | None) -> str:
+    """What else may be the reason why an issue was never taken up."""
+    found = [each["closed"] for each in (daemon or {}).get("repositories", {}).values() if each.get("closed")]
+    return "".join(f" {each}." for each in found)
+
+
+def _decided(found: DecidedRecord, now: datetime) -> str:
+    """`  14:03:10 refused: … (ada, id 12, write; event 7; text 1f2e…; configuration ab12)`"""
+    from coordinator.cli.common import time_of_day
+
+    record, standing = found.record, found.record.standing
+    facts = []
+    if standing is not None and not standing.actor.is_gone:
+        kind = f"{standing.actor.kind}, " if standing.actor.kind != "User" else ""
+        facts.append(f"{standing.actor.login}, {kind}id {standing.actor.user_id}, {standing.role}")
+    if record.event_id:
+        facts.append(f"event {record.event_id}")
+    facts += [f"text {record.snapshot[:12]}"] if record.snapshot else []
+    facts.append(f"configuration {record.config_version}")
+    reason = " ".join(record.reason.split())
+    return f"  {time_of_day(found.at, now)} {record.decision}: {reason} ({'; '.join(facts)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +159,8 @@ def _as_argument(task: Task) -> str:
 def _next_look(task: Task, around: Circumstances) -> str:
     from coordinator.cli.common import when
 
+    if task.held is not None:
+        return "it is not looked at again before the label is put on anew"
     if task.wake_at is None:
         return f"it is not looked at again before `coordinator retry {_as_argument(task)}` or a new label"
     if around.daemon is None:

@@ -94,17 +94,26 @@ class Comment:
     body: str
     created_at: datetime
     updated_at: datetime
+    app: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Event:
     id: int
-    kind: str  # "labeled", "unlabeled", "closed", "reopened"
+    kind: str  # "labeled", "unlabeled", "closed", "reopened", "renamed"
     actor: User | None  # None: the account was deleted since
     created_at: datetime
     label: Label | None = None
     app: str | None = None
     state_reason: str | None = None
+    intent: str | None = None  # why an agent did it, with its user's own credentials
+    rename: tuple[str, str] | None = None  # the title before and after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextEdit:
+    at: datetime
+    editor: User | None  # None: the account was deleted since
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,6 +140,7 @@ class Issue:
     labels: list[Label] = field(default_factory=list)
     comments: list[Comment] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    edits: list[TextEdit] = field(default_factory=list)  # of the body
     state: str = "open"
     state_reason: str | None = None
     closed_at: datetime | None = None
@@ -159,7 +169,8 @@ class Repository:
     labels: dict[str, Label] = field(default_factory=dict)  # by lower-case name
     issues: dict[int, Issue] = field(default_factory=dict)
     comments: dict[int, Comment] = field(default_factory=dict)
-    roles: dict[str, Role] = field(default_factory=dict)  # by lower-case login
+    roles: dict[int, Role] = field(default_factory=dict)  # by the account's id
+    role_names: dict[int, str] = field(default_factory=dict)  # of those that an organisation made itself
 
     @property
     def full_name(self) -> str:
@@ -169,7 +180,11 @@ class Repository:
         """What the permission endpoint says of an account. On a public repository everybody can read."""
         if user.login == self.owner.login:
             return Role.ADMIN
-        return self.roles.get(user.login.lower(), Role.NONE if self.private else Role.READ)
+        return self.roles.get(user.id, Role.NONE if self.private else Role.READ)
+
+    def role_name_of(self, user: User) -> str:
+        """The true name of the role, which `permission` knows only by what it is based on."""
+        return self.role_names.get(user.id, self.role_of(user).word)
 
     def access_of(self, user: User | None) -> Role:
         """What a request may do; None is one without a token."""
@@ -209,6 +224,12 @@ class Forge:
         user = User(id=next(self._ids), login=login, kind=kind, created_at=self.now())
         self.users[login.lower()] = user
         return user
+
+    def rename_user(self, user: User, login: str) -> None:
+        """The id stays; the old login is free for anybody."""
+        del self.users[user.login.lower()]
+        user.login = login
+        self.users[login.lower()] = user
 
     def user(self, login: str) -> User:
         """The account with this login; accounts mentioned by a test spring into being."""
@@ -274,6 +295,7 @@ class Forge:
         actor: User | None,
         *,
         app: str | None = None,
+        intent: str | None = None,
     ) -> None:
         """Add labels, making those the repository does not know yet."""
         for name in names:
@@ -281,7 +303,7 @@ class Forge:
                 continue
             label = repository.labels.get(name.lower()) or self.create_label(repository, name, "ededed", None)
             issue.labels.append(label)
-            self._record(issue, "labeled", actor, label=label, app=app)
+            self._record(issue, "labeled", actor, label=label, app=app, intent=intent)
 
     def take_label(self, issue: Issue, name: str, actor: User | None, *, app: str | None = None) -> None:
         """Remove one label; 404 when the issue does not have it."""
@@ -309,11 +331,15 @@ class Forge:
         repository.issues[issue.number] = issue
         return issue
 
-    def edit_issue(self, issue: Issue, *, title: str | None, body: str | None) -> None:
-        """None leaves a field as it is."""
+    def edit_issue(self, issue: Issue, *, title: str | None, body: str | None, editor: User | None) -> None:
+        """None leaves a field as it is. A new title leaves an event, a new body an edit."""
         _refuse_long("Issue", body)
-        issue.title = issue.title if title is None else title
-        issue.body = issue.body if body is None else body
+        if title is not None and title != issue.title:
+            self._record(issue, "renamed", editor, rename=(issue.title, title))
+            issue.title = title
+        if body is not None and body != issue.body:
+            issue.edits.append(TextEdit(at=self.now(), editor=editor))
+            issue.body = body
         issue.updated_at = self.now()
 
     def set_state(self, issue: Issue, state: str, actor: User | None, reason: str | None = None) -> None:
@@ -335,7 +361,9 @@ class Forge:
         issue.moved_to = (target, moved.number)
         return moved
 
-    def add_comment(self, repository: Repository, issue: Issue, author: User, body: str) -> Comment:
+    def add_comment(
+        self, repository: Repository, issue: Issue, author: User, body: str, *, app: str | None = None
+    ) -> Comment:
         _refuse_blank_or_long(body)
         comment = Comment(
             id=next(self._ids),
@@ -344,6 +372,7 @@ class Forge:
             body=body,
             created_at=self.now(),
             updated_at=self.now(),
+            app=app,
         )
         repository.comments[comment.id] = comment
         issue.comments.append(comment)
@@ -369,6 +398,8 @@ class Forge:
         label: Label | None = None,
         app: str | None = None,
         reason: str | None = None,
+        intent: str | None = None,
+        rename: tuple[str, str] | None = None,
     ) -> None:
         issue.updated_at = self.now()
         issue.events.append(
@@ -380,6 +411,8 @@ class Forge:
                 label=label,
                 app=app,
                 state_reason=reason,
+                intent=intent,
+                rename=rename,
             )
         )
 

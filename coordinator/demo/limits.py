@@ -19,6 +19,7 @@ class Bucket:
     limit: int
     reset_at: datetime
     used: int = 0
+    resource: str = "core"
 
     @property
     def remaining(self) -> int:
@@ -30,7 +31,7 @@ class Bucket:
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(int(self.reset_at.timestamp())),
             "X-RateLimit-Used": str(self.used),
-            "X-RateLimit-Resource": "core",
+            "X-RateLimit-Resource": self.resource,
         }
 
     def as_json(self) -> dict[str, int]:
@@ -44,12 +45,13 @@ class RateLimits:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
 
-    def of(self, login: str) -> Bucket:
+    def of(self, login: str, resource: str = "core") -> Bucket:
         """The counter of an account, refilled when its hour is over."""
         now = self._clock()
-        bucket = self._buckets.setdefault(login, Bucket(limit=5000 if login else 60, reset_at=now + _HOUR))
+        fresh = Bucket(limit=5000 if login else 60, reset_at=now + _HOUR, resource=resource)
+        bucket = self._buckets.setdefault((login, resource), fresh)
         if now >= bucket.reset_at:
             bucket.used, bucket.reset_at = 0, now + _HOUR
         return bucket

@@ -184,10 +184,10 @@ class Renderer:
         }
         return body if repositories is None else body | {"repositories": repositories}
 
-    def permission(self, user: User, role: Role) -> Json:
+    def permission(self, user: User, role: Role, name: str) -> Json:
         flags = _permission_flags(role)
-        person = self.user(user) | {"permissions": flags, "role_name": "" if role is Role.NONE else role.word}
-        return {"permission": role.legacy, "user": person, "role_name": role.word}
+        person = self.user(user) | {"permissions": flags, "role_name": "" if role is Role.NONE else name}
+        return {"permission": role.legacy, "user": person, "role_name": name}
 
     # Repositories ---------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class Renderer:
             "body": comment.body,
             "author_association": self._association(repository, comment.author),
             "reactions": self._reactions(url),
-            "performed_via_github_app": None,
+            "performed_via_github_app": self._app(comment.app, comment.created_at),
         }
 
     def event(self, repository: Repository, event: Event) -> Json:
@@ -340,6 +340,10 @@ class Renderer:
         }
         if event.label is not None:
             body["label"] = {"name": event.label.name, "color": event.label.color}
+        if event.intent is not None:
+            body["intent"] = {"rationale": event.intent, "confidence": "high"}
+        if event.rename is not None:
+            body["rename"] = {"from": event.rename[0], "to": event.rename[1]}
         if event.kind == "closed":
             body["state_reason"] = event.state_reason
         return body
@@ -370,7 +374,7 @@ class Renderer:
     def _association(repository: Repository, user: User) -> str:
         if user.login == repository.owner.login:
             return "OWNER"
-        return "COLLABORATOR" if repository.roles.get(user.login.lower(), Role.NONE) > Role.NONE else "NONE"
+        return "COLLABORATOR" if repository.roles.get(user.id, Role.NONE) > Role.NONE else "NONE"
 
     @staticmethod
     def _reactions(url: str) -> Json:

@@ -15,10 +15,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode
 
-from coordinator.demo import bare
+from coordinator.demo import bare, graphql
 from coordinator.demo.apps import App, Apps, Grant
 from coordinator.demo.forge import Comment, Forge, Issue, Rejected, Repository, Role, User, invalid
-from coordinator.demo.limits import RateLimits
+from coordinator.demo.limits import Bucket, RateLimits
 from coordinator.demo.render import Json, Renderer
 
 T = TypeVar("T")
@@ -33,10 +33,9 @@ _AREAS = {
     "git": "contents",
     "branches": "contents",
 }
-# What an unattended program must never do: merge, approve, or reach either through GraphQL.
+# What an unattended program must never do: merge, approve, or (a mutation of GraphQL) reach either so.
 _FORBIDDEN = re.compile(
     r"(?:PUT|POST) (?:/repos/[^/]+/[^/]+|/repositories/\d+)/(?:pulls/\d+/(?:merge|reviews.*)|merges)"
-    r"|POST /graphql"
 )
 
 
@@ -159,7 +158,7 @@ class Api:
             return error(request.refusal.status, request.refusal.message)
         if request.token is not None and request.user is None and request.app is None:
             return error(401, "Bad credentials")
-        bucket = self.limits.of(request.counted_as)
+        bucket = self._bucket(request)
         if request.path == "/rate_limit":
             return self._with_rate(request, self._rate_limit(request))
         if bucket.remaining == 0:
@@ -169,8 +168,11 @@ class Api:
             bucket.used += 1
         return self._with_rate(request, response)
 
+    def _bucket(self, request: Request) -> Bucket:
+        return self.limits.of(request.counted_as, "graphql" if request.path == "/graphql" else "core")
+
     def _with_rate(self, request: Request, response: Response) -> Response:
-        headers = response.headers | self.limits.of(request.counted_as).headers()
+        headers = response.headers | self._bucket(request).headers()
         return Response(
             status=response.status, body=response.body, headers=headers, is_forbidden=response.is_forbidden
         )
@@ -186,10 +188,13 @@ class Api:
         return reply(200, {"resources": {"core": core, "search": search, "graphql": graphql}, "rate": core})
 
     def _dispatch(self, request: Request) -> Response:
-        if _FORBIDDEN.fullmatch(f"{request.method} {request.path}"):
-            refused = error(405, "This server accepts neither merges nor reviews nor GraphQL.")
+        is_graphql = (request.method, request.path) == ("POST", "/graphql")
+        if _FORBIDDEN.fullmatch(f"{request.method} {request.path}") or (is_graphql and _mutates(request)):
+            refused = error(405, "This server accepts neither merges nor reviews nor mutations.")
             return Response(status=405, body=refused.body, is_forbidden=True)
         try:
+            if is_graphql:
+                return self._graphql(request)
             if request.path == "/user" and request.method == "GET":
                 return self._own_user(request)
             asked = _answer_app(self, request)
@@ -199,6 +204,16 @@ class Api:
             return error(404, "Not Found") if match is None else self._in_repository(request, match)
         except Rejected as rejected:
             return error(rejected.status, rejected.message, *rejected.errors)
+
+    def _graphql(self, request: Request) -> Response:
+        if request.user is None:
+            raise Rejected(401, "This endpoint requires you to be authenticated.")
+        body = _fields(request)
+        text, variables = _required(body, "query"), body.get("variables") or {}
+        owner, name, number = graphql.names_of(text, variables)
+        found = self.forge.repositories.get(self.forge.names.get(f"{owner}/{name}".lower(), 0))
+        role = request.role_in(found) if found else Role.NONE
+        return reply(200, graphql.answer(text, variables, find=found, role=role, number=number))
 
     def _own_user(self, request: Request) -> Response:
         if request.user is None:
@@ -350,6 +365,11 @@ def _conditional(request: Request, response: Response) -> Response:
     return Response(status=200, body=response.body, headers=headers)
 
 
+def _mutates(request: Request) -> bool:
+    body = _json(request)
+    return not (isinstance(body, dict) and graphql.is_query(str(body.get("query"))))
+
+
 def _whole(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() else default
 
@@ -404,7 +424,8 @@ def _get_permission(api: Api, call: Call, match: re.Match[str]) -> Response:
     user = api.forge.users.get(unquote(match["login"]).lower())
     if user is None or user.kind != "User":
         raise Rejected(404, f"{unquote(match['login'])} is not a user")
-    return reply(200, api.render.permission(user, call.repository.role_of(user)))
+    repository = call.repository
+    return reply(200, api.render.permission(user, repository.role_of(user), repository.role_name_of(user)))
 
 
 @_on("GET", r"/git/ref/heads/(?P<branch>.+)")
@@ -493,7 +514,7 @@ def _edit_issue(api: Api, call: Call, match: re.Match[str]) -> Response:
     call.need(Role.READ if user is issue.author else Role.TRIAGE)
     body = _fields(call.request)
     state, labels = _text(body, "state"), body.get("labels")
-    api.forge.edit_issue(issue, title=_text(body, "title"), body=_text(body, "body"))
+    api.forge.edit_issue(issue, title=_text(body, "title"), body=_text(body, "body"), editor=user)
     if state is not None:
         api.forge.set_state(issue, state, user, _text(body, "state_reason"))
     if labels is not None and call.role >= Role.TRIAGE:
@@ -703,7 +724,7 @@ def _edit_pull(api: Api, call: Call, match: re.Match[str]) -> Response:
     issue = api.pull(call, match["number"])
     user = call.need(Role.READ if call.request.user is issue.author else Role.WRITE)
     body = _fields(call.request)
-    api.forge.edit_issue(issue, title=_text(body, "title"), body=_text(body, "body"))
+    api.forge.edit_issue(issue, title=_text(body, "title"), body=_text(body, "body"), editor=user)
     state = _text(body, "state")
     if state is not None:
         api.forge.set_state(issue, state, user)

@@ -57,7 +57,7 @@ class RecordedRequest:
     login: str  # of the token; "" without one
     status: int
     at: float  # time.monotonic() at arrival
-    is_forbidden: bool = False  # a merge, a review or GraphQL was asked for
+    is_forbidden: bool = False  # a merge, a review or a mutation of GraphQL was asked for
 
     @property
     def json(self) -> Any:
@@ -192,6 +192,11 @@ class GitHubServer:
         with self._changing():
             return self._forge.add_user(login, kind).id
 
+    def rename_user(self, login: str, new_login: str) -> None:
+        """The account keeps its id and rights; its old login may be registered by somebody else."""
+        with self._changing():
+            self._forge.rename_user(self._forge.user(login), new_login)
+
     def add_token(self, token: str, login: str) -> None:
         """Let `token` act as `login`."""
         with self._changing():
@@ -252,7 +257,7 @@ class GitHubServer:
         self,
         full_name: str,
         *,
-        private: bool = False,
+        private: bool = True,
         default_branch: str = "main",
         files: dict[str, str] | None = None,
     ) -> int:
@@ -268,6 +273,11 @@ class GitHubServer:
         """Rename or hand over: the old name is answered 301 (307 for writes). `git_url` stays the same."""
         with self._changing():
             self._forge.rename(self._forge.repository(full_name), new_full_name)
+
+    def set_visibility(self, full_name: str, *, private: bool) -> None:
+        """Show a repository to everybody, or to its members only."""
+        with self._changing():
+            self._forge.repository(full_name).private = private
 
     def archive_repo(self, full_name: str) -> None:
         """Make a repository read-only."""
@@ -299,11 +309,16 @@ class GitHubServer:
             bare.add_commit(repository.git_dir, branch=branch, files=files, message="More", start=start)
             return repository.sha(branch) or ""
 
-    def set_permission(self, full_name: str, login: str, role: str) -> None:
-        """admin, maintain, write, triage, read or none."""
+    def set_permission(
+        self, full_name: str, login: str, role: str, *, custom_role: str | None = None
+    ) -> None:
+        """admin, maintain, write, triage, read or none; `custom_role` names one that is based on it."""
         with self._changing():
-            self._forge.user(login)
-            self._forge.repository(full_name).roles[login.lower()] = Role[role.upper()]
+            repository, user = self._forge.repository(full_name), self._forge.user(login)
+            repository.roles[user.id] = Role[role.upper()]
+            repository.role_names.pop(user.id, None)
+            if custom_role is not None:
+                repository.role_names[user.id] = custom_role
 
     # Issues ---------------------------------------------------------------------------------------
 
@@ -335,13 +350,21 @@ class GitHubServer:
             return issue.number
 
     def add_label(
-        self, full_name: str, number: int, label: str, *, actor: str | None, via_app: str | None = None
+        self,
+        full_name: str,
+        number: int,
+        label: str,
+        *,
+        actor: str | None,
+        via_app: str | None = None,
+        intent: str | None = None,
     ) -> None:
-        """Put a label on. `actor=None` is an account that was deleted since; `via_app` an app's slug."""
+        """Put a label on. `actor=None` is an account that was deleted since; `via_app` an app's slug;
+        `intent` what an agent gives as its reason when it acts as its user."""
         with self._changing():
             repository, issue = self._find(full_name, number)
             user = self._user_or_none(actor)
-            self._forge.put_labels(repository, issue, [label], user, app=via_app)
+            self._forge.put_labels(repository, issue, [label], user, app=via_app, intent=intent)
             self._announce("labeled", repository, issue, user, label=label)
 
     def remove_label(self, full_name: str, number: int, label: str, *, actor: str | None = None) -> None:
@@ -351,11 +374,20 @@ class GitHubServer:
             self._forge.take_label(issue, label, self._user_or_none(actor) or repository.owner)
 
     def edit_issue(
-        self, full_name: str, number: int, *, title: str | None = None, body: str | None = None
+        self,
+        full_name: str,
+        number: int,
+        *,
+        title: str | None = None,
+        body: str | None = None,
+        editor: str | None = None,
+        is_editor_gone: bool = False,
     ) -> None:
-        """None leaves a field as it is."""
+        """None leaves a field as it is; the editor is the issue's author, or an account deleted since."""
         with self._changing():
-            self._forge.edit_issue(self._find(full_name, number)[1], title=title, body=body)
+            issue = self._find(full_name, number)[1]
+            user = None if is_editor_gone else (self._user_or_none(editor) or issue.author)
+            self._forge.edit_issue(issue, title=title, body=body, editor=user)
 
     def close_issue(
         self, full_name: str, number: int, *, actor: str | None = None, reason: str = "completed"
@@ -388,11 +420,19 @@ class GitHubServer:
         with self._changing():
             self._find(full_name, number)[1].deleted = True
 
-    def add_comment(self, full_name: str, number: int, body: str, *, author: str) -> int:
+    def add_comment(
+        self, full_name: str, number: int, body: str, *, author: str, via_app: str | None = None
+    ) -> int:
         """Comment as somebody and give the comment's id."""
         with self._changing():
             repository, issue = self._find(full_name, number)
-            return self._forge.add_comment(repository, issue, self._forge.user(author), body).id
+            user = self._forge.user(author)
+            return self._forge.add_comment(repository, issue, user, body, app=via_app).id
+
+    def edit_comment(self, full_name: str, comment_id: int, body: str) -> None:
+        """Change a comment's text, as its author (or anybody who may write) can."""
+        with self._changing():
+            self._forge.edit_comment(self._forge.repository(full_name).comments[comment_id], body)
 
     def delete_comment(self, full_name: str, comment_id: int) -> None:
         """As a human would on the page."""
@@ -502,7 +542,7 @@ class GitHubServer:
             )
 
     def events(self, full_name: str, number: int) -> tuple[EventView, ...]:
-        """labeled, unlabeled, closed and reopened, oldest first."""
+        """labeled, unlabeled, renamed, closed and reopened, oldest first."""
         with self._changed:
             return tuple(_event_view(event) for event in self._find(full_name, number)[1].events)
 
@@ -526,7 +566,7 @@ class GitHubServer:
 
     @property
     def forbidden_requests(self) -> list[RecordedRequest]:
-        """Attempts to merge, to review or to use GraphQL: no part of Coordinator may make one."""
+        """Attempts to merge, to review or to change anything by GraphQL: nothing of ours may make one."""
         return [request for request in self.requests if request.is_forbidden]
 
     def clear_requests(self) -> None:

@@ -13,9 +13,11 @@ from coordinator.github.answers import (
     Account,
     IssueGone,
     LabelEvent,
+    LabelTakenOff,
     Listing,
     Permission,
     Pull,
+    SeenText,
     Unchanged,
 )
 from coordinator.github.appkey import AppAccess, load_app
@@ -31,11 +33,13 @@ __all__ = [
     "Installation",
     "IssueGone",
     "LabelEvent",
+    "LabelTakenOff",
     "Ledger",
     "Listing",
     "Permission",
     "Pull",
     "Quota",
+    "SeenText",
     "Unchanged",
     "load_app",
 ]

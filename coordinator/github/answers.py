@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from adw_modules.security.admission import GHOST, Actor, Comment, Edit, IssueText
 from adw_modules.security.names import is_full_name
 from adw_modules.tasks.model import IssueSnapshot, Trigger
 
@@ -37,6 +38,7 @@ class RepoInfo:
     repo_id: int
     full_name: str
     default_branch: str
+    is_public: bool = True  # unless GitHub says that it is private
 
     @property
     def owner(self) -> str:
@@ -65,23 +67,36 @@ class IssueGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelEvent:
-    """The newest `labeled` event of a label that nobody has taken off since.
-
-    `by_app` is true when an app or an agent acted, even on a user's behalf. A deleted account leaves
-    `trigger.actor` and `actor_kind` empty and `trigger.actor_id` 0.
-    """
+    """The newest `labeled` event of a label that nobody has taken off since, and whoever acted."""
 
     trigger: Trigger
-    by_app: bool
-    actor_kind: str  # "User", "Bot", "Organization", "Mannequin" … as GitHub says
+    actor: Actor
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTakenOff:
+    """The newest event of a label says that it was taken off, whatever a listing shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """What an account may do in a repository now: admin, write, read or none, and its role's own name."""
+    """What an account may do in a repository now: admin, write, read or none, and its role's own name.
+
+    `user_id` is the account that GitHub means by the login; None when it does not say.
+    """
 
     permission: str
     role_name: str
+    user_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenText:
+    """One answer about an issue's text. `labels_applied`: whatever was ever put on it, in small letters."""
+
+    text: IssueText
+    is_public: bool
+    labels_applied: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +164,7 @@ def repo_info(raw: Mapping[str, Any]) -> RepoInfo:
         repo_id=number(raw, "id"),
         full_name=full_name,
         default_branch=text(raw, "default_branch"),
+        is_public=raw.get("private") is not True,
     )
 
 
@@ -189,16 +205,22 @@ def issue_snapshot(raw: Mapping[str, Any], *, repo: str, repo_id: int) -> IssueS
         url=text(raw, "html_url"),
         created_at=moment(raw, "created_at"),
         updated_at=moment(raw, "updated_at"),
+        author_kind=_author_kind(raw, user),
     )
 
 
-def last_label_event(events: Iterable[Mapping[str, Any]], label: str) -> LabelEvent | None:
-    """Who put `label` on, if it is still on. The order is by time and id, not by page."""
+def _author_kind(raw: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    """An app that opens an issue as its user is not that user."""
+    return "App" if raw.get("performed_via_github_app") is not None else str(user.get("type") or "")
+
+
+def last_label_event(events: Iterable[Mapping[str, Any]], label: str) -> LabelEvent | LabelTakenOff | None:
+    """Who put `label` on; None when no event tells of it. The order is by time and id, not by page."""
     ours = [raw for raw in events if _concerns(raw, label)]
     if not ours:
         return None
     newest = max(ours, key=lambda raw: (moment(raw, "created_at"), number(raw, "id")))
-    return _label_event(newest) if newest["event"] == "labeled" else None
+    return _label_event(newest) if newest["event"] == "labeled" else LabelTakenOff()
 
 
 def _concerns(raw: Mapping[str, Any], label: str) -> bool:
@@ -206,25 +228,132 @@ def _concerns(raw: Mapping[str, Any], label: str) -> bool:
 
 
 def _label_event(raw: Mapping[str, Any]) -> LabelEvent:
-    actor = part(raw, "actor")
-    return LabelEvent(
-        trigger=Trigger(
-            event_id=number(raw, "id"),
-            actor=text(actor, "login") if actor else "",
-            actor_id=number(actor, "id") if actor else 0,
-            labelled_at=moment(raw, "created_at"),
-        ),
-        # `intent` is what an agent leaves when it labels with its user's own credentials.
-        by_app=raw.get("performed_via_github_app") is not None or raw.get("intent") is not None,
-        actor_kind=text(actor, "type") if actor else "",
+    actor = _actor(raw, "actor")
+    trigger = Trigger(
+        event_id=number(raw, "id"),
+        actor=actor.login,
+        actor_id=actor.user_id,
+        labelled_at=moment(raw, "created_at"),
+    )
+    return LabelEvent(trigger=trigger, actor=actor)
+
+
+def _actor(raw: Mapping[str, Any], key: str) -> Actor:
+    """Whoever did what `raw` tells. `intent` is left by an agent that acts with its user's credentials."""
+    found = part(raw, key)
+    by_app = raw.get("performed_via_github_app") is not None or raw.get("intent") is not None
+    if not found:
+        return Actor(login="", user_id=0, kind="", by_app=by_app)
+    return Actor(
+        login=text(found, "login"), user_id=number(found, "id"), kind=text(found, "type"), by_app=by_app
+    )
+
+
+def comment(raw: Mapping[str, Any]) -> Comment:
+    return Comment(
+        comment_id=number(raw, "id"),
+        author=_actor(raw, "user"),
+        body=raw.get("body") or "",
+        created_at=moment(raw, "created_at"),
+        updated_at=moment(raw, "updated_at"),
     )
 
 
 def permission(raw: Mapping[str, Any]) -> Permission:
     named = text(raw, "permission")
     legacy = _LEGACY_PERMISSIONS.get(named, named)
-    role = raw.get("role_name")
-    return Permission(permission=legacy, role_name=role if isinstance(role, str) else legacy)
+    role, user = raw.get("role_name"), part(raw, "user")
+    return Permission(
+        permission=legacy,
+        role_name=role if isinstance(role, str) else legacy,
+        user_id=number(user, "id") if user else None,
+    )
+
+
+# All about the text in one answer, so that no edit slips in between two of them.
+TEXT_QUERY = """query($owner: String!, $name: String!, $number: Int!) {
+  repository(owner: $owner, name: $name) {
+    isPrivate
+    issue(number: $number) {
+      title body createdAt lastEditedAt
+      editor { __typename login ... on User { databaseId } ... on Bot { databaseId } }
+      userContentEdits(first: 50) {
+        totalCount
+        nodes { editedAt editor { __typename login ... on User { databaseId } ... on Bot { databaseId } } }
+      }
+      renames: timelineItems(last: 50, itemTypes: [RENAMED_TITLE_EVENT]) {
+        pageInfo { hasPreviousPage }
+        nodes {
+          ... on RenamedTitleEvent {
+            createdAt
+            actor { __typename login ... on User { databaseId } ... on Bot { databaseId } }
+          }
+        }
+      }
+      labellings: timelineItems(last: 50, itemTypes: [LABELED_EVENT]) {
+        nodes { ... on LabeledEvent { label { name } } }
+      }
+    }
+  }
+}"""
+
+
+def seen_text(raw: Mapping[str, Any]) -> SeenText:
+    """What GraphQL says of an issue's text. What its lists leave out counts as an edit by an unknown."""
+    repository = part(part(raw, "data"), "repository")
+    issue = part(repository, "issue")
+    found = IssueText(
+        title=text(issue, "title"),
+        body=text(issue, "body"),
+        edits=(*_body_edits(issue), *_title_edits(issue)),
+    )
+    return SeenText(
+        text=found,
+        is_public=repository.get("isPrivate") is not True,
+        labels_applied=frozenset(
+            text(part(event, "label"), "name").casefold() for event in _nodes(part(issue, "labellings"))
+        ),
+    )
+
+
+def _body_edits(issue: Mapping[str, Any]) -> list[Edit]:
+    if issue.get("lastEditedAt") is None:
+        return []
+    last, created = moment(issue, "lastEditedAt"), moment(issue, "createdAt")
+    told = part(issue, "userContentEdits")
+    nodes = _nodes(told)
+    edits = [Edit(at=moment(node, "editedAt"), editor=_graph_actor(node, "editor")) for node in nodes]
+    # The text of the beginning stands in the list as well; the last edit is an edit whenever it was.
+    found = [edit for edit in edits if edit.at > created]
+    found.append(Edit(at=last, editor=_graph_actor(issue, "editor")))
+    if not nodes or number(told, "totalCount") > len(nodes):
+        found.append(Edit(at=last, editor=None))
+    return found
+
+
+def _title_edits(issue: Mapping[str, Any]) -> list[Edit]:
+    told = part(issue, "renames")
+    found = [Edit(at=moment(node, "createdAt"), editor=_graph_actor(node, "actor")) for node in _nodes(told)]
+    if part(told, "pageInfo").get("hasPreviousPage") is not False:  # those before were no later than these
+        oldest = min((edit.at for edit in found), default=moment(issue, "createdAt"))
+        found.append(Edit(at=oldest, editor=None))
+    return found
+
+
+def _nodes(connection: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    nodes = connection.get("nodes") or []
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        raise MalformedError("'nodes' is not a list of objects")
+    return nodes
+
+
+def _graph_actor(raw: Mapping[str, Any], key: str) -> Actor:
+    found = part(raw, key)
+    if not isinstance(found.get("databaseId"), int):
+        return GHOST
+    bare, kind = text(found, "login"), text(found, "__typename")
+    login = f"{bare}[bot]" if kind == "Bot" and not bare.endswith("[bot]") else bare  # as REST spells it
+    return Actor(login=login, user_id=number(found, "databaseId"), kind=kind)
 
 
 def pull(raw: Mapping[str, Any]) -> Pull:

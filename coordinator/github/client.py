@@ -17,11 +17,22 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from adw_modules.errors import ConfigError, GitHubRefused, GitHubUnavailable
+from adw_modules.security.admission import Comment
 from adw_modules.security.names import is_login
 from adw_modules.tasks.model import IssueSnapshot
 from coordinator.faultpoints import Point, reached
 from coordinator.github import answers
-from coordinator.github.answers import Account, IssueGone, LabelEvent, Listing, Permission, Pull, Unchanged
+from coordinator.github.answers import (
+    Account,
+    IssueGone,
+    LabelEvent,
+    LabelTakenOff,
+    Listing,
+    Permission,
+    Pull,
+    SeenText,
+    Unchanged,
+)
 from coordinator.github.appkey import AppAccess
 from coordinator.github.apps import GitHubApp, Installation, Learn
 from coordinator.github.credentials import Credential, FixedToken
@@ -125,6 +136,10 @@ class GitHub:
     async def default_branch(self, repo: str) -> str:
         return (await self._run(lambda: self._of(repo).repositories.resolve(repo))).default_branch
 
+    async def is_public(self, repo: str) -> bool:
+        """Whether everybody can see the repository. What GitHub does not call private counts as public."""
+        return await self._run(lambda: self._of(repo).repositories.is_public(repo))
+
     async def permission(self, repo: str, login: str) -> Permission:
         """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""
         nothing = Permission(permission="none", role_name="none")
@@ -158,8 +173,17 @@ class GitHub:
         """One issue as it is now. GitHubRefused(404) when the repository itself cannot be seen."""
         return await self._run(lambda: self._issue(repo, number))
 
-    async def trigger(self, repo: str, number: int, label: str) -> LabelEvent | None:
-        """Who put `label` on the issue, if it is still on; None when no event says so."""
+    async def text(self, repo: str, number: int) -> SeenText | None:
+        """Title and body with who changed them when; None where GraphQL does not tell that."""
+        return await self._run(lambda: self._text(repo, number))
+
+    async def comments(self, repo: str, number: int) -> list[Comment]:
+        """All comments of an issue, oldest first."""
+        raw = await self._list(repo, f"/issues/{number}/comments")
+        return [read(f"comments of {repo}#{number}", answers.comment, each) for each in raw]
+
+    async def trigger(self, repo: str, number: int, label: str) -> LabelEvent | LabelTakenOff | None:
+        """Who put `label` on the issue; None when no event tells of the label at all."""
         events = await self._list(repo, f"/issues/{number}/events")
         return read(f"events of {repo}#{number}", answers.last_label_event, events, label)
 
@@ -274,6 +298,16 @@ class GitHub:
         if not answers.same_name(home, info.full_name):
             return IssueGone(reason="transferred")
         return answer.parse(lambda raw: answers.issue_snapshot(raw, repo=repo, repo_id=info.repo_id))
+
+    def _text(self, repo: str, number: int) -> SeenText | None:
+        reach = self._of(repo)
+        owner, _, name = reach.repositories.info(repo).full_name.partition("/")
+        found = reach.wire.query(answers.TEXT_QUERY, {"owner": owner, "name": name, "number": number})
+        if found is None:
+            return None
+        seen = read(f"the text of {repo}#{number}", answers.seen_text, found)
+        reach.repositories.saw_public(repo, is_public=seen.is_public)
+        return seen
 
     def _find_pull(self, repo: str, branch: str) -> Pull | None:
         reach = self._of(repo)

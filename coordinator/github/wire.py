@@ -138,9 +138,10 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        resource: str = "core",
     ) -> Answer:
         """Send one request once. GitHubUnavailable: limit, 5xx, time-out, no network, not GitHub."""
-        limiter.check("core")
+        limiter.check(resource)
         asked = f"{verb} {urlsplit(url).path}"
         github, authorization = self._github()
         authorization.secret = secret
@@ -159,11 +160,15 @@ class Transport:
         answer = Answer(
             status, {name: str(value) for name, value in received.items()}, text, asked, secret.key
         )
-        limiter.record(status, answer.headers, text, resource="core")
+        limiter.record(status, answer.headers, text, resource=resource)
         if status >= 500:
             at = retry_after(answer.headers, self.now())
             raise GitHubUnavailable(f"{asked}: {status} {answer.message}".rstrip(), retry_at=at)
         return answer
+
+    @property
+    def graphql_url(self) -> str:
+        return self._github()[0].requester.graphql_url
 
     def _why_no_answer(self, asked: str, error: Exception) -> str:
         reason = network_failure(error, self._timeout)
@@ -224,18 +229,38 @@ class Wire:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        resource: str = "core",
     ) -> Answer:
         """Send one request. GitHubUnavailable: limit, 5xx, time-out, no network, not GitHub, no token."""
 
         def once(secret: Secret) -> Answer:
             limiter = self._credential.limiter()
-            return self._transport.send(verb, url, secret, limiter, params=params, headers=headers, body=body)
+            return self._transport.send(
+                verb, url, secret, limiter, params=params, headers=headers, body=body, resource=resource
+            )
 
         secret = self._credential.secret()
         answer = once(secret)
         if answer.status == 401 and self._credential.refused(secret):
             answer = once(self._credential.secret())
         return answer
+
+    def query(self, text: str, variables: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Ask GraphQL; None when it cannot be asked here, or does not say. GitHubUnavailable as with `send`.
+
+        Errors come with status 200. A limit among them ends like any other limit.
+        """
+        sent = {"query": text, "variables": dict(variables)}
+        answer = self.send("POST", self._transport.graphql_url, body=sent, resource="graphql")
+        if answer.status != 200:
+            return None
+        found = answer.one()
+        if not found.get("errors"):
+            return found
+        if "RATE_LIMIT" in str(found["errors"]).upper():
+            headers = {**answer.headers, "x-ratelimit-remaining": "0"}
+            self._credential.limiter().record(429, headers, answer.body, resource="graphql")
+        return None
 
     @property
     def key(self) -> str:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from adw_modules.catalogue.changes import Change
+from adw_modules.security.admission import AuditRecord
 from adw_modules.tasks.model import FailedTarget, ModelUsage, Task, TaskState
 
 DAEMON = "daemon"  # key in the daemon state: "running", and "ended" once it has ended in order
@@ -30,6 +31,7 @@ class Upserted:
 
     task: Task
     change: TaskChange
+    is_news: bool = True  # the decision about it was not the last one once more
 
 
 class Decision(Protocol):
@@ -147,6 +149,14 @@ class EventRecord:
     run_id: int | None
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedRecord:
+    """One decision about who may start work, and when it was made."""
+
+    at: datetime
+    record: AuditRecord
 
 
 class SyncResult(StrEnum):

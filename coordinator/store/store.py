@@ -29,6 +29,7 @@ from adw_modules.routing.memory import Experience
 from adw_modules.routing.replay import History, Recorded
 from adw_modules.routing.trace import Target
 from adw_modules.routing.trials import TrialRun
+from adw_modules.security.admission import AuditRecord
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
@@ -45,7 +46,18 @@ from adw_modules.tasks.model import (
     Usage,
 )
 from coordinator.faultpoints import Point, reached
-from coordinator.store import audit, catalogue, control, costs, history, outbox, runs, schema, tasks
+from coordinator.store import (
+    audit,
+    catalogue,
+    control,
+    costs,
+    decisions,
+    history,
+    outbox,
+    runs,
+    schema,
+    tasks,
+)
 from coordinator.store import budgets as budget
 from coordinator.store import health as health_rows
 from coordinator.store.database import Database, open_database
@@ -53,6 +65,7 @@ from coordinator.store.records import (
     PAUSED,
     AlertRecord,
     ChangeRecord,
+    DecidedRecord,
     Decision,
     DecisionRecord,
     EventRecord,
@@ -116,7 +129,13 @@ class Store:
     # --- issues become tasks -------------------------------------------------------------------
 
     def upsert_task(
-        self, request: TaskRequest, *, name: str, now: datetime, report_at: datetime | None = None
+        self,
+        request: TaskRequest,
+        *,
+        name: str,
+        now: datetime,
+        report_at: datetime | None = None,
+        record: AuditRecord | None = None,
     ) -> Upserted:
         """Make, refresh or re-open the one task of an admitted issue. `name` counts only when it is made.
 
@@ -124,7 +143,7 @@ class Store:
         After a power loss the next daemon polls the issue again, so the commit does not wait for the disk.
         """
         with self._database.write(is_urgent=False) as conn:
-            upserted = tasks.upsert(conn, request, name, now, report_at or now)
+            upserted = tasks.upsert(conn, request, name, now, report_at or now, record=record)
             reached(Point.ADMITTING)
             return upserted
 
@@ -145,10 +164,42 @@ class Store:
         with self._database.write() as conn:
             tasks.refresh(conn, replace(issue, repo_id=repo_id), priority, now, overrides, wakes=wakes)
 
-    def record_refusal(self, refused: Refused, *, name: str, now: datetime) -> Task:
-        """Remember an issue that may not become a task: blocked, with a cause that begins "refused: "."""
+    def record_refusal(
+        self,
+        refused: Refused,
+        *,
+        name: str,
+        now: datetime,
+        record: AuditRecord | None = None,
+        tells: bool = False,
+    ) -> Upserted:
+        """Remember an issue that may not become a task: blocked, with a cause that begins "refused: ".
+
+        `tells`: a new reason goes to GitHub, as one comment that is edited. The task that comes back is
+        unchanged when the reason is the last one.
+        """
         with self._database.write() as conn:
-            return tasks.refuse(conn, refused, name, now)
+            return tasks.refuse(conn, refused, name, now, record, tells=tells)
+
+    def hold(self, task_id: int, *, cause: str, seen_sha: str, now: datetime, record: AuditRecord) -> bool:
+        """Pause an open task until a newer trigger; its run is the caller's to stop. False: it has ended."""
+        with self._database.write() as conn:
+            return tasks.hold(conn, task_id, now, record, cause=cause, seen_sha=seen_sha)
+
+    def recheck(self, task_id: int, *, seen_sha: str, now: datetime, record: AuditRecord) -> None:
+        """Remember that another text of an open task was looked into, and that the task goes on."""
+        with self._database.write() as conn:
+            tasks.recheck(conn, task_id, seen_sha, now, record)
+
+    def add_decision(self, record: AuditRecord, *, task_id: int | None, now: datetime) -> bool:
+        """Keep a further decision about a task. False where it is the last one once more."""
+        with self._database.write() as conn:
+            return decisions.add(conn, record, now, task_id=task_id)
+
+    def decisions_of(self, task_id: int, limit: int) -> list[DecidedRecord]:
+        """The newest decisions about who may start a task, oldest of them first."""
+        with self._database.read() as conn:
+            return decisions.of_task(conn, task_id, limit)
 
     def tasks_for_issues(self, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
         """The known ones of these issues, by issue number."""

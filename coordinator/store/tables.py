@@ -28,6 +28,7 @@ from adw_modules.tasks.model import FailureClass, Outcome, TaskState, UsageSourc
 from coordinator.store.records import OutboxKind, OutboxState, SyncResult
 from coordinator.store.types import (
     CleanText,
+    CommentText,
     DecimalText,
     EnumText,
     FailedText,
@@ -89,6 +90,11 @@ tasks = Table(
     Column("updated_at", UtcTime, nullable=False),
     Column("failed_on", FailedText, nullable=False, server_default=text("'[]'")),
     Column("overrides", OverrideText, nullable=False, server_default=text("'[]'")),
+    Column("labelled_at", UtcTime),
+    Column("snapshot_comments", CommentText, nullable=False, server_default=text("'[]'")),
+    Column("text_sha", CleanText, nullable=False, server_default=text("''")),
+    Column("seen_sha", CleanText, nullable=False, server_default=text("''")),
+    Column("held", CleanText),
     UniqueConstraint("repo_id", "issue_number"),
     CheckConstraint("attempts >= 0", name="attempts_not_negative"),
 )
@@ -199,6 +205,28 @@ events = Table(
     Column("text", CleanText, nullable=False),
 )
 Index("ix_events_task", events.c.task_id, events.c.event_id)
+
+# Who was let in or not, and why: append-only. `details` is for whoever decides something further.
+decisions = Table(
+    "audit",
+    metadata,
+    Column("audit_id", RowId, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("task_id", RowId, ForeignKey("tasks.task_id")),
+    Column("decision", CleanText, nullable=False),
+    Column("reason", CleanText, nullable=False),
+    Column("actor", CleanText, nullable=False),
+    Column("actor_id", BigInteger, nullable=False),
+    Column("actor_kind", CleanText, nullable=False),
+    Column("by_app", Boolean, nullable=False),
+    Column("permission", CleanText, nullable=False),
+    Column("role", CleanText, nullable=False),
+    Column("label_event_id", BigInteger),
+    Column("snapshot", CleanText),
+    Column("config_version", CleanText, nullable=False),
+    Column("details", JsonText, nullable=False),
+)
+Index("ix_audit_task", decisions.c.task_id, decisions.c.audit_id)
 
 # The circuit of each provider and model that anything was ever heard of; model "" is the provider as a whole.
 provider_health = Table(

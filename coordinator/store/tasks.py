@@ -12,7 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from adw_modules.security.admission import AuditRecord, fingerprint
 from adw_modules.tasks.intake import NEVER_ADMITTED, REFUSED_PREFIX, is_refused
+from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import (
     IssueSnapshot,
     Outcome,
@@ -23,7 +25,7 @@ from adw_modules.tasks.model import (
     TaskRequest,
     TaskState,
 )
-from coordinator.store import audit, outbox
+from coordinator.store import audit, decisions, outbox
 from coordinator.store.records import OutboxKind, TaskChange, Upserted
 from coordinator.store.tables import tasks
 from coordinator.store.types import clean_text
@@ -104,8 +106,24 @@ def one(conn: Connection, task_id: int) -> Task | None:
     return None if row is None else task_of(row)
 
 
-def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime, report_at: datetime) -> Upserted:
+def upsert(
+    conn: Connection,
+    request: TaskRequest,
+    name: str,
+    now: datetime,
+    report_at: datetime,
+    *,
+    record: AuditRecord | None = None,
+) -> Upserted:
     """Make, refresh or re-open the task of an admitted issue; a report follows the first and the last."""
+    done = _upsert(conn, request, name, now, report_at)
+    is_news = record is None or decisions.add(conn, record, now, task_id=done.task.task_id)
+    return replace(done, is_news=is_news)
+
+
+def _upsert(
+    conn: Connection, request: TaskRequest, name: str, now: datetime, report_at: datetime
+) -> Upserted:
     known = _by_issue(conn, request.issue)
     if known is None:
         values = _new(request.issue, name, now) | _shown(request.issue, request.priority) | _admitted(request)
@@ -117,8 +135,8 @@ def upsert(conn: Connection, request: TaskRequest, name: str, now: datetime, rep
     if is_newer and known.state in _REOPENABLE:
         task = _change(conn, known, wanted | _admitted(request) | _started_over(), now)
         return _announce(conn, task, TaskChange.REOPENED, now, report_at)
-    if is_newer and known.state is not TaskState.RUNNING:
-        # Not started yet: the newest approved text is the one to work on.
+    if is_newer and (known.state is not TaskState.RUNNING or known.held is not None):
+        # Not started yet, or about to be stopped: the newest approved text is the one to work on.
         wanted |= _admitted(request)
     task = _change(conn, known, wanted, now)
     return Upserted(task=task, change=TaskChange.UNCHANGED if task is known else TaskChange.REFRESHED)
@@ -149,21 +167,68 @@ def _waits_for_a_target(task: Task) -> bool:
     return task.state is TaskState.BLOCKED or (task.state is TaskState.RETRY_WAIT and is_limited)
 
 
-def refuse(conn: Connection, refused: Refused, name: str, now: datetime) -> Task:
+def refuse(
+    conn: Connection,
+    refused: Refused,
+    name: str,
+    now: datetime,
+    record: AuditRecord | None = None,
+    *,
+    tells: bool = False,
+) -> Upserted:
     """Remember an issue that may not become a task. The state of an admitted task is never touched.
 
     The trigger is not kept: whatever is admitted later, even the same label event after its actor was
     given write permission, opens the task. Nor is the text: nobody trusted has approved it.
+    `tells`: GitHub is to be told a new reason.
     """
     cause = REFUSED_PREFIX + refused.reason
     known = _by_issue(conn, refused.issue)
-    if known is None:
-        return _insert_refused(conn, refused, name, cause, now)
+    task = (
+        _insert_refused(conn, refused, name, cause, now)
+        if known is None
+        else _refuse_again(conn, refused, known, cause, now)
+    )
+    is_new = known is None or task.cause != known.cause
+    if is_new and tells:
+        outbox.add(conn, task.task_id, OutboxKind.REPORT, now)
+    is_news = record is None or decisions.add(conn, record, now, task_id=task.task_id)
+    return Upserted(
+        task=task, change=TaskChange.REFRESHED if is_new else TaskChange.UNCHANGED, is_news=is_news
+    )
+
+
+def _refuse_again(conn: Connection, refused: Refused, known: Task, cause: str, now: datetime) -> Task:
     wanted = _shown(refused.issue, known.priority, known)
     if known.cause != cause and is_refused(known):
         audit.add(conn, now, "refused", refused.reason, task_id=known.task_id)
         wanted |= {"cause": cause}
     return _change(conn, known, wanted, now)
+
+
+def hold(
+    conn: Connection, task_id: int, now: datetime, record: AuditRecord, *, cause: str, seen_sha: str
+) -> bool:
+    """Pause an open task: nothing is started for it before a newer trigger. False when it has ended.
+
+    Durable whatever the task is doing: a live run is the caller's to stop, and planning parks what is left.
+    """
+    task = one(conn, task_id)
+    if task is None or task.state.is_terminal:
+        return False
+    values: dict[str, Any] = {"held": cause, "seen_sha": seen_sha}
+    if allows(task.state, Event.HELD):
+        values |= {"state": advance(task.state, Event.HELD), "cause": cause, "wake_at": None}
+        outbox.add(conn, task_id, OutboxKind.REPORT, now)
+    _change(conn, task, values, now)
+    audit.add(conn, now, "paused", cause, task_id=task_id)
+    decisions.add(conn, record, now, task_id=task_id)
+    return True
+
+
+def recheck(conn: Connection, task_id: int, seen_sha: str, now: datetime, record: AuditRecord) -> None:
+    change(conn, task_id, seen_sha=seen_sha)
+    decisions.add(conn, record, now, task_id=task_id)
 
 
 def for_issues(conn: Connection, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
@@ -320,8 +385,13 @@ def _admitted(request: TaskRequest) -> dict[str, Any]:
     return {
         "snapshot_title": request.issue.title,
         "snapshot_body": request.issue.body,
+        "snapshot_comments": request.comments,
+        "text_sha": fingerprint(request.issue.title, request.issue.body),
+        "seen_sha": "",
+        "held": None,
         "trigger_event_id": request.trigger.event_id,
         "triggered_by": request.trigger.actor,
+        "labelled_at": request.trigger.labelled_at,
     }
 
 

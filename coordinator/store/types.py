@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, DateTime, Integer, SmallInteger, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from adw_modules.security.admission import KeptComment
 from adw_modules.tasks.model import FailedTarget, Override, Priority
 
 E = TypeVar("E", bound=StrEnum)
@@ -135,6 +136,20 @@ class OverrideText(TypeDecorator[tuple[Override, ...]]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[Override, ...] | None:
         return _overrides(value) if value else ()
+
+
+class CommentText(TypeDecorator[tuple[KeptComment, ...]]):
+    """Comments that were admitted with a text, as a JSON list."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[KeptComment, ...] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, default=_plain)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[KeptComment, ...] | None:
+        found = json.loads(value) if value and value != "[]" else []
+        return tuple(KeptComment(**{**each, "at": datetime.fromisoformat(each["at"])}) for each in found)
 
 
 class JsonText(TypeDecorator[Any]):

@@ -38,7 +38,7 @@ def clock() -> Clock:
 @pytest.fixture
 def server(tmp_path: Path, clock: Clock) -> Iterator[GitHubServer]:
     with GitHubServer(git_root=tmp_path / "git", clock=clock) as server:
-        server.add_repo(REPO, files={"README.md": "# Hello\n"})
+        server.add_repo(REPO, private=False, files={"README.md": "# Hello\n"})
         server.set_permission(REPO, "writer", "write")
         for login in ("octo", "writer", "reader"):
             server.add_token(f"{login}-token", login)

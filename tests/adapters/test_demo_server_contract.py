@@ -181,10 +181,10 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def _set(server: GitHubServer) -> Scene:
-    repo = server.add_repo("octo/former")
+    repo = server.add_repo("octo/former", private=False)
     server.rename_repo("octo/former", REPO)
     for name in ("octo/quiet", "octo/old"):
-        server.add_repo(name)
+        server.add_repo(name, private=False)
     server.add_repo("octo/secret", private=True)
     server.disable_issues("octo/quiet")
     server.archive_repo("octo/old")

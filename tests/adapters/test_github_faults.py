@@ -376,7 +376,7 @@ def test_an_address_that_is_none_is_the_operators_to_mend(url: str) -> None:
 
 def test_one_broken_repository_does_not_stop_another() -> None:
     with known_shop() as world:
-        world.server.add_repo("acme/till")
+        world.server.add_repo("acme/till", private=False)
         world.server.add_issue("acme/till", title="Works", labels=[LABEL])
         world.server.faults.add(Fault(match=f"GET /repos/{REPO}*", status=500, times=None))
 

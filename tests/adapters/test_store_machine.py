@@ -63,7 +63,7 @@ class StoreHistory(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def refuse(self, number):
         before = self.task(number)
-        after = self.store.record_refusal(a_refusal(number), name=f"gh-{number}", now=self.tick())
+        after = self.store.record_refusal(a_refusal(number), name=f"gh-{number}", now=self.tick()).task
         assert after.state is (before.state if before else TaskState.BLOCKED)
 
     @rule(number=NUMBERS)

@@ -139,7 +139,7 @@ def test_a_newer_trigger_during_a_run_counts_when_the_run_has_ended(store):
 
 
 def test_a_refused_issue_is_blocked_with_the_reason_and_without_its_text(store):
-    task = store.record_refusal(a_refusal(), name="gh-12", now=NOW)
+    task = store.record_refusal(a_refusal(), name="gh-12", now=NOW).task
     assert (task.state, task.cause, task.wake_at) == (
         TaskState.BLOCKED,
         "refused: mallory may not write",
@@ -153,7 +153,7 @@ def test_a_refused_issue_is_blocked_with_the_reason_and_without_its_text(store):
 def test_a_refusal_repeated_is_written_once_and_a_new_reason_replaces_the_old(store):
     store.record_refusal(a_refusal(), name="gh-12", now=NOW)
     store.record_refusal(a_refusal(), name="gh-12", now=LATER)
-    task = store.record_refusal(a_refusal(reason="the issue is locked"), name="gh-12", now=LATER)
+    task = store.record_refusal(a_refusal(reason="the issue is locked"), name="gh-12", now=LATER).task
     assert task.cause == "refused: the issue is locked"
     assert len(store.events_for(task.task_id, 10)) == 2
 
@@ -175,7 +175,7 @@ def test_a_refusal_never_touches_the_state_of_an_admitted_task(store, state):
     if state is not TaskState.RUNNING:
         end(store, run, a_settlement(state, cause="over budget"))
     before = store.get_task(task.task_id)
-    after = store.record_refusal(a_refusal(event_id=300), name="gh-12", now=LATER)
+    after = store.record_refusal(a_refusal(event_id=300), name="gh-12", now=LATER).task
     assert (after.state, after.cause, after.trigger_event_id) == (before.state, before.cause, 100)
 
 

@@ -802,7 +802,7 @@ def test_eight_workspaces_of_one_repository_are_made_at_once(bench: Bench):
 
 def test_one_fetch_serves_everybody_who_asked_before_it_began(tmp_path: Path):
     with GitHubServer(git_root=tmp_path / "server") as server:
-        server.add_repo("octo/hello")
+        server.add_repo("octo/hello", private=False)
         bench = bench_at(tmp_path, tmp_path)
         mirror = bench.workspaces.ensure_mirror(
             "octo/hello", server.git_http_url("octo/hello"), None, now=NOW

@@ -61,7 +61,8 @@ def type_in_words(annotation: Any) -> str:
     if origin is Literal:
         return "text"
     if origin is tuple:
-        kind = "numbers" if inner[0] is float else "texts"
+        of = (get_args(inner[0]) or inner)[0]
+        kind = {float: "numbers", int: "whole numbers"}.get(of, "texts")
         return "list of tables" if models_in(annotation) else f"list of {kind}"
     if origin is dict:
         return "table" if inner[1] is Any else "table of texts"

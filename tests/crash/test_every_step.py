@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from stage import FREE, Stage
-from world import REPO, WAIT, WRITE
+from world import REPO, STRANGER, WAIT, WRITE
 
 from adw_modules.tasks.model import Outcome, TaskState
 from coordinator.faultpoints import Point
@@ -34,6 +34,7 @@ class Story:
     earlier: str | None = None  # where a daemon before this one died
     at: int = 1  # which pass is the last
     closes: bool = False  # somebody closes the issue while its agent works
+    edits: bool = False  # a stranger edits its text meanwhile
     besides: frozenset[Outcome] = FREE  # ends of runs before the last
 
 
@@ -44,6 +45,7 @@ STORIES: dict[Point, Story] = {
     Point.START_MARKED: LONG,
     Point.PROGRESS_READ: LONG,
     Point.PROGRESS_SAVED: LONG,
+    Point.HELD: Story(says=(WAIT,), edits=True),
     Point.STOP_RECORDED: CLOSED,
     Point.STOP_ASKED: CLOSED,
     Point.REQUEUED: Story(says=(FAIL_ONCE, WRITE), besides=FREE | {Outcome.FAILED}),
@@ -101,6 +103,7 @@ LEFT: dict[Point, Callable[[Stage, int], bool]] = {
     Point.START_MARKED: lambda stage, number: stage.runs(number)[-1].started_at is not None,
     Point.PROGRESS_READ: lambda stage, number: stage.runs(number)[-1].stream_offset == 0,
     Point.PROGRESS_SAVED: lambda stage, number: stage.runs(number)[-1].stream_offset > 0,
+    Point.HELD: lambda stage, number: bool(stage.live()) and stage.runs(number)[-1].stop_reason is None,
     Point.STOP_RECORDED: lambda stage, _: "stop" not in run_files(stage),
     Point.STOP_ASKED: lambda stage, _: "stop" in run_files(stage),
     Point.END_SEEN: lambda stage, _: "exit" in run_files(stage),
@@ -141,10 +144,20 @@ def test_a_daemon_killed_at_this_step_loses_and_doubles_nothing(stage: Stage, po
     if story.closes:
         stage.until_working(number)
         stage.server.close_issue(REPO, number)
+    if story.edits:
+        stage.until_working(number)
+        stage.server.edit_issue(REPO, number, body="Something else", editor=STRANGER)
     assert stage.died(), f"nobody came by {point}\n{stage._last_lines()}"
     assert LEFT.get(point, lambda *_: True)(stage, number)
 
     stage.start_process()
+    if story.edits:
+        stage.until_state(number, "blocked")
+        assert [run.outcome for run in stage.runs(number)] == [Outcome.INTERRUPTED]
+        assert (stage.label(number), stage.pulls(number)) == ("blocked", [])
+        stage.until_quiet()
+        assert stage.starts(number) == 1
+        return
     if story.closes:
         stage.until_state(number, "cancelled")
         stage.check_task(number, state="cancelled", label="cancelled", pulls=0)

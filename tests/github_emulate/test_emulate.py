@@ -66,7 +66,7 @@ def test_a_labelled_issue_goes_from_the_list_to_a_draft_pull_request(
 
         trigger = await github.trigger(REPO, number, LABEL)
         assert trigger is not None
-        assert (trigger.trigger.actor, trigger.actor_kind, trigger.by_app) == ("admin", "User", False)
+        assert (trigger.trigger.actor, trigger.actor.kind, trigger.actor.by_app) == ("admin", "User", False)
         assert (await github.permission(REPO, "admin")).permission == "admin"
         assert (await github.permission(REPO, "mallory")).permission == "read"
         assert (await github.permission(REPO, "stranger")).permission == "none"

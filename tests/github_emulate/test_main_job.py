@@ -59,6 +59,7 @@ class Operator:
                 "token_env": "EMULATE_TOKEN",
                 "writes_per_minute": 0,
             },
+            "admission": {"public_repositories": True},
             "providers.claude-cli": {
                 "command_template": [sys.executable, "-I", str(Path(agent.__file__)), "--model", "{model}"]
             },

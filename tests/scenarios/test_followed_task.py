@@ -81,6 +81,6 @@ def test_a_follower_whose_reader_goes_away_ends_without_waiting_for_a_line(world
     read, write = os.pipe()
     with following(world, number, write) as follower:
         os.close(write)
-        assert b"new task" in os.read(read, 1 << 16)
+        assert b"[gh-1]" in os.read(read, 1 << 16)
         os.close(read)
         assert follower.wait(timeout=PATIENCE) == 0

@@ -278,6 +278,11 @@ class World:
         assert done.exception is None, done.output
         return json.loads(done.stdout) if "--json" in arguments else done.stdout.strip()
 
+    def output(self, *arguments: str) -> str:
+        """What a verb says, however it ends."""
+        done = CliRunner(env=self.environ).invoke(cli.app, [*arguments, "--config", str(self.path)])
+        return f"{done.output}{done.exception or ''}"
+
     def use_gated_agent(self) -> None:
         """Replace the agent by one that waits for `open_gate`, then writes a file and ends."""
         self.write_config(**{"providers.claude-cli": program(_GATED.format(gate=str(self.folder / "gate")))})

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import LABEL, LISTS, MAINTAINER, REPO, STRANGER, TOKEN, WRITE, World
 
+from adw_modules.security.admission import Actor, Policy, Standing
 from adw_modules.security.invisible import INVISIBLE
 from adw_modules.tasks import intake, report
 from adw_modules.tasks.model import Refused, TaskRequest, TaskState, Trigger
@@ -114,7 +115,9 @@ def test_any_json_is_an_issue_or_malformed_and_nothing_else(key: str, value: Any
 def test_nobody_is_admitted_but_a_person_with_write_access(actor, kind, permission, by_app) -> None:
     issue = answers.issue_snapshot(a_raw_issue(), repo=REPO, repo_id=1)
     trigger = Trigger(event_id=1, actor=actor, actor_id=7, labelled_at=issue.created_at)
-    verdict = intake.admit(issue, trigger, by_app=by_app, actor_kind=kind, permission=permission)
+    who = Actor(login=actor, user_id=7, kind=kind, by_app=by_app)
+    standing = Standing(actor=who, permission=permission, role=permission)
+    verdict = intake.admit(issue, trigger, standing=standing, policy=Policy())
     may = bool(actor) and kind == "User" and permission in ("admin", "write") and not by_app
     assert isinstance(verdict, TaskRequest if may else Refused)
 

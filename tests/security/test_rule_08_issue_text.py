@@ -108,6 +108,7 @@ def test_ten_megabytes_of_issue_become_a_prompt_of_bounded_size(a_world) -> None
     body = json.dumps(huge).encode()
     assert len(body) > 10_000_000
     world.server.faults.add(Fault(match=LISTS, status=200, body=body, times=None))
+    world.server.faults.add(Fault(match="POST /graphql", status=404, times=None))  # nothing but that list
     world.start()
     world.until_state(number, "succeeded")
 

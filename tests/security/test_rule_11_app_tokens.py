@@ -110,7 +110,7 @@ def ask(scene: Scene, token: str, method: str, path: str) -> int:
 
 def test_the_token_of_one_repository_finds_nothing_in_another(scene):
     token = scene.github.secret(REPO)
-    scene.server.add_repo("octo/public")
+    scene.server.add_repo("octo/public", private=False)
 
     assert ask(scene, token, "GET", f"/repos/{REPO}/issues") == 200
     assert ask(scene, token, "GET", f"/repos/{OTHER}/issues") == 404

@@ -274,8 +274,9 @@ SENTENCES = [
         "zzz = 1",
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
-            "worker_limits, sandbox, retries, github, webhook, repositories, providers, llm, worktree, "
-            "routing, preferences, experiments, models, budgets, budget_estimates, openrouter, catalog, "
+            "worker_limits, sandbox, retries, github, admission, webhook, repositories, providers, llm, "
+            "worktree, routing, preferences, experiments, models, budgets, budget_estimates, openrouter, "
+            "catalog, "
             "selection, workflows."
         ),
     ),
@@ -451,6 +452,14 @@ SENTENCES = [
             ', line 2: github.issue_label must not begin with "coordinator:": labels with '
             "github.status_label_prefix are the ones the daemon sets itself."
         ),
+    ),
+    (
+        "[admission]\nroles = ['read']",
+        ', line 2: admission.roles must not name "read": on a public repository that is everybody.',
+    ),
+    (
+        "[admission]\nbots = ['dependabot[bot]']",
+        ', line 2: admission.bots[#1] must be a whole number of 1 or more, not "dependabot[bot]".',
     ),
     (
         "[github]\ntoken_env = 'ghp_0123456789abcdef'",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from adw_modules.security.admission import Actor, Edit, IssueText, Policy, Standing, fingerprint
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
 from adw_modules.tasks.model import Priority, Refused, TaskRequest, TaskState
@@ -30,35 +31,59 @@ def test_priority_comes_from_the_most_urgent_label(labels: tuple[str, ...], prio
     assert intake.priority_of(labels) is priority
 
 
-def admit(*, trigger=None, by_app: bool = False, kind: str = "User", permission: str = "write"):
-    return intake.admit(an_issue(), trigger, by_app=by_app, actor_kind=kind, permission=permission)
+ADA = Actor(login="ada", user_id=1, kind="User")
+
+
+def admit(trigger=None, standing: Standing | None = None, **more):
+    return intake.admit(
+        an_issue(),
+        trigger,
+        standing=standing or Standing(actor=ADA, permission="write", role="write"),
+        policy=Policy(),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("permission", ["write", "admin"])
 def test_a_person_who_may_write_starts_work(permission: str) -> None:
-    verdict = admit(trigger=a_trigger(), permission=permission)
+    verdict = admit(a_trigger(), Standing(actor=ADA, permission=permission))
     assert isinstance(verdict, TaskRequest)
     assert verdict.trigger == a_trigger()
 
 
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        ({"trigger": a_trigger(), "permission": "read"}, "no write access (read)"),
-        ({"trigger": a_trigger(), "permission": "none"}, "no write access (none)"),
-        ({"trigger": a_trigger(), "permission": "superb"}, "no write access (superb)"),
-        ({"trigger": a_trigger(), "permission": ""}, "no write access"),
-        ({"trigger": None}, "no event shows who applied the label"),
-        ({"trigger": a_trigger(actor="")}, "no longer exists"),
-        ({"trigger": a_trigger(), "kind": "Bot"}, "is an app"),
-        ({"trigger": a_trigger(), "kind": "Organization"}, "is an app"),
-        ({"trigger": a_trigger(), "by_app": True}, "is an app"),
-    ],
-)
-def test_everything_else_is_refused_with_the_reason(case: dict, reason: str) -> None:
-    verdict = admit(**case)
+def test_the_refusal_says_who_did_what() -> None:
+    assert "no event shows who applied the label" in admit(None).reason
+    read = Standing(actor=ADA, permission="read", role="triage")
+    assert admit(a_trigger(), read).reason == "the label was applied by ada, who has no write access (triage)"
+    created = intake.created_with_label(an_issue())
+    assert "the issue was opened with the label by ada" in admit(created, read).reason
+    assert isinstance(admit(a_trigger(), read), Refused)
+
+
+def test_the_text_with_its_edits_is_what_is_admitted_and_not_the_list() -> None:
+    edit = Edit(at=later(1), editor=Actor(login="mallory", user_id=9, kind="User"))
+    verdict = admit(a_trigger(), text=IssueText(title="New", body="Newer", edits=(edit,)))
     assert isinstance(verdict, Refused)
-    assert reason in verdict.reason
+    assert "by mallory" in verdict.reason
+    verdict = admit(a_trigger(), text=IssueText(title="New", body="Newer"))
+    assert isinstance(verdict, TaskRequest)
+    assert (verdict.issue.title, verdict.issue.body) == ("New", "Newer")
+
+
+def test_a_new_text_of_an_open_task_is_seen_also_within_the_same_second() -> None:
+    task = a_task()
+    assert intake.sighting(an_issue(body="New"), task) is Sighting.REFRESH
+    assert intake.sighting(an_issue(body="New"), a_task(state=TaskState.BLOCKED)) is Sighting.CHECK_TRIGGER
+    assert intake.sighting(an_issue(body="New"), a_task(state=TaskState.SUCCEEDED)) is Sighting.NOTHING
+    stale = an_issue(body="Old", updated_at=later(-5))
+    assert intake.sighting(stale, task) is Sighting.NOTHING
+    seen = a_task(seen_sha=fingerprint(an_issue().title, "New"))
+    assert intake.sighting(an_issue(body="New"), seen) is Sighting.NOTHING
+
+
+def test_a_held_task_looks_for_a_new_label_whatever_its_state() -> None:
+    held = a_task(state=TaskState.RUNNING, held="edited")
+    assert intake.sighting(an_issue(updated_at=later(1)), held) is Sighting.CHECK_TRIGGER
 
 
 def test_an_unknown_issue_needs_its_trigger_checked() -> None:

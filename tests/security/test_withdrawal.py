@@ -1,41 +1,8 @@
-"""Who may start work, and how work is withdrawn."""
+"""What ends the work on an issue: it is closed, or its label comes off. Opening it again starts nothing."""
 
 from __future__ import annotations
 
-from world import LABEL, MAINTAINER, REPO, STRANGER, WAIT, WRITE, Result, World
-
-
-def test_a_label_from_somebody_without_write_access_never_starts_anything(world: World) -> None:
-    number = world.issue(WRITE, by=STRANGER)
-    world.start()
-    world.until_state(number, "blocked")
-    world.until_polls(3)
-
-    assert world.result(number) == Result(state="blocked", outcomes=(), attempts=0, comments=0)
-    assert STRANGER in world.cli("why", str(number))
-    assert "no write access" in world.cli("why", str(number))
-    assert not world.live()
-
-
-def test_a_maintainer_who_applies_the_label_again_starts_a_refused_issue(world: World) -> None:
-    number = world.issue(WRITE, by=STRANGER)
-    world.start()
-    world.until_state(number, "blocked")
-    world.relabel(number, by=MAINTAINER)
-    world.until_state(number, "succeeded")
-
-    assert world.result(number) == Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
-
-
-def test_an_operator_cannot_retry_what_nobody_with_write_access_has_asked_for(world: World) -> None:
-    number = world.issue(WRITE, by=STRANGER)
-    world.start()
-    world.until_state(number, "blocked")
-    answer = world.cli("retry", str(number))
-    world.until_polls(3)
-
-    assert "refused" in answer
-    assert world.result(number) == Result(state="blocked", outcomes=(), attempts=0, comments=0)
+from world import LABEL, MAINTAINER, REPO, WAIT, WRITE, Result, World
 
 
 def test_an_issue_that_is_closed_while_it_runs_stops_its_whole_process_tree(world: World) -> None:
