@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from adw_modules.agents import DIALECTS
+from adw_modules.agents import DIALECTS, Dialect
 from adw_modules.errors import ConfigError, CoordinatorError
 
 PLACEHOLDERS = ("prompt_file", "model", "output_file", "workspace")
@@ -53,7 +53,9 @@ class Provider:
     Raises ConfigError when the template is empty or has an unknown placeholder.
     """
 
-    def __init__(self, name: str, config: Any, *, project_root: Path | None = None) -> None:
+    def __init__(
+        self, name: str, config: Any, *, project_root: Path | None = None, project_hooks: bool = False
+    ) -> None:
         table = as_mapping(config)
         self.name = name
         self.enabled: bool = table.get("enabled", True)
@@ -63,6 +65,7 @@ class Provider:
         self.requires_api_key: bool = table.get("requires_api_key", False)
         self.api_key_env: str | None = table.get("api_key_env")
         self.project_root = project_root
+        self._hooks = _hook_options(dialect, self.command_template, allowed=project_hooks)
         problems = _template_problems(name, self.command_template)
         if problems:
             raise ConfigError(problems)
@@ -83,7 +86,9 @@ class Provider:
         values = {"prompt_file": str(prompt_file), "model": model, "output_file": str(output_file)}
         if workspace is not None:
             values["workspace"] = str(workspace)
-        command = [self._filled(element, values) for element in self.command_template]
+        at, options = self._hooks
+        template = (*self.command_template[:at], *options, *self.command_template[at:])
+        command = [self._filled(element, values) for element in template]
         return [self._rooted(command[0]), *command[1:]]
 
     def _filled(self, element: str, values: Mapping[str, str]) -> str:
@@ -105,6 +110,15 @@ class Provider:
         return (
             program if is_bare or self.project_root is None else str(self.project_root.absolute() / program)
         )
+
+
+def _hook_options(
+    dialect: Dialect | None, template: Sequence[str], *, allowed: bool
+) -> tuple[int, tuple[str, ...]]:
+    """Where which options go that decide about a repository's hooks; none for a program we do not know."""
+    if dialect is None or not template or Path(template[0]).name not in dialect.programs:
+        return 0, ()
+    return dialect.project_hooks.at, dialect.project_hooks.options(allowed=allowed)
 
 
 def _template_problems(name: str, template: Sequence[str]) -> list[str]:
@@ -153,7 +167,8 @@ class ProviderManager:
         self._environ = os.environ if environ is None else environ
         self._project_root = project_root
         self._workspaces = _workspaces_root(tables, project_root)
-        self._providers = _load(tables.get("providers") or {}, project_root)
+        allowed = bool((tables.get("content") or {}).get("project_hooks", False))
+        self._providers = _load(tables.get("providers") or {}, project_root, project_hooks=allowed)
         self._seen: dict[str, Availability] | None = None
 
     @contextmanager
@@ -252,11 +267,13 @@ def _absolute_entries(path: str) -> str:
     return os.pathsep.join(entry for entry in path.split(os.pathsep) if Path(entry).is_absolute())
 
 
-def _load(tables: Mapping[str, Any], project_root: Path | None) -> dict[str, Provider]:
+def _load(
+    tables: Mapping[str, Any], project_root: Path | None, *, project_hooks: bool
+) -> dict[str, Provider]:
     providers, problems = {}, []
     for name, table in tables.items():
         try:
-            providers[name] = Provider(name, table, project_root=project_root)
+            providers[name] = Provider(name, table, project_root=project_root, project_hooks=project_hooks)
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:

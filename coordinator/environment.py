@@ -45,6 +45,7 @@ def worker_environment(
     run_dir: Path,
     attempt: int,
     never: frozenset[str] = NEVER,
+    project_hooks: bool = False,
 ) -> dict[str, str]:
     """The complete environment for one run.
 
@@ -55,7 +56,7 @@ def worker_environment(
     env = {name: environ[name] for name in names if name in environ}
     if "PATH" in env:
         env["PATH"] = without_own_programs(env["PATH"])
-    env |= dialect.env
+    env |= {**dialect.env, **dialect.project_hooks.env(allowed=project_hooks)}
     if dialect.config_dir_env and has_own_config(provider, environ, dialect):
         env[dialect.config_dir_env] = str(run_dir / CONFIG_DIR)
     env |= provider.env

@@ -23,14 +23,16 @@ from adw_modules.errors import (
     StoreError,
     WorkspaceError,
 )
+from adw_modules.security.guarded import review
 from adw_modules.security.leaks import Leak, without_tokens
 from adw_modules.tasks import report
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
+from coordinator import holds
 from coordinator.faultpoints import Point, reached
-from coordinator.github import Pull
+from coordinator.github import LabelEvent, Pull
 from coordinator.logs import REDACTED, about, get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import load_summary
@@ -194,7 +196,10 @@ class Outbox:
             if screened.leaks:
                 self._secret_found(task, run, screened.leaks)
                 return
-            await services.in_thread(services.push, workspace, screened.head)
+            reviewed = await self._reviewed(task, workspace, screened.head)
+            if reviewed is None:
+                return  # a person has to look first; the report says so
+            await services.in_thread(services.push, workspace, reviewed)
             reached(Point.PUSHED)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
@@ -217,6 +222,31 @@ class Outbox:
         told = "; ".join(str(leak) for leak in leaks[:MOST_LEAKS_TOLD])
         more = f"; and {len(leaks) - MOST_LEAKS_TOLD} more" if len(leaks) > MOST_LEAKS_TOLD else ""
         self._publish_failed(task.task_id, f"it holds {told}{more}")
+
+    async def _reviewed(self, task: Task, workspace: Workspace, head: str) -> str | None:
+        """The commit that may be pushed; None after the task was parked for a person to approve it."""
+        services, store = self.services, self.services.store
+        content = await services.in_thread(services.content, workspace, head)
+        findings = review(content.changes, content.tree, services.settings.content.policy)
+        known = holds.get(store, task)
+        if not findings:
+            if known is not None:
+                holds.forget(store, task)
+            return content.head
+        if known is not None and known.approved_event is not None and known.head == content.head:
+            return content.head
+        hold = holds.put(store, task, content.head, findings)
+        log.warning("not pushed: a person has to approve it", head=hold.head, found=hold.found)
+        store.transition(
+            task.task_id,
+            expected=task.state,
+            state=advance(task.state, Event.REVIEW_NEEDED),
+            cause=services.redactor.text(holds.cause(hold, services.settings.content.approval_label)),
+            wake_at=None,
+            now=services.now(),
+            outbox=("report",),
+        )
+        return None
 
     async def _create_pull(self, task: Task, run: Run, workspace: Workspace) -> Pull:
         said, _ = load_summary(Path(run.run_dir))
@@ -251,11 +281,21 @@ class Outbox:
         if comment_id != task.comment_id:
             services.store.record_comment(task.task_id, comment_id)
         reached(Point.COMMENT_RECORDED)
+        await self._hold_is_shown(task)
         prefix = services.settings.github.status_label_prefix
         if prefix and not is_refused(task):  # a refused issue gets one comment at most, and no label
             wanted = report.status_label(task.state, prefix)
             await github.set_status_label(task.repo, task.issue_number, prefix, wanted, task.labels)
             reached(Point.LABELLED)
+
+    async def _hold_is_shown(self, task: Task) -> None:
+        """Approvals count from here on: an older one was given before anybody could read of this commit."""
+        store, label = self.services.store, self.services.settings.content.approval_label
+        hold = holds.get(store, task) if task.state is TaskState.BLOCKED else None
+        if hold is None or hold.seen_event is not None or hold.token != task.token:
+            return
+        event = await self.services.github.trigger(task.repo, task.issue_number, label)
+        holds.shown(store, task, hold, event.trigger.event_id if isinstance(event, LabelEvent) else 0)
 
     def _comment(self, task: Task) -> str:
         if is_refused(task):

@@ -30,7 +30,9 @@ from adw_modules.security.admission import (
 )
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
-from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest, Trigger
+from adw_modules.tasks.lifecycle import Event, advance
+from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest, TaskState, Trigger
+from coordinator import holds
 from coordinator.faultpoints import Point, reached
 from coordinator.github import IssueGone, LabelEvent, LabelTakenOff, Listing, SeenText, Unchanged
 from coordinator.logs import get_logger
@@ -162,6 +164,8 @@ class RepositoryPoller:
                 case Sighting.NOTHING:
                     pass
         await self._admit_all(unknown, known, seen_at)
+        for issue in listing.issues:
+            await self._approve(issue, known.get(issue.number))
         await self._confirm_absent(listing)
         return True
 
@@ -436,6 +440,47 @@ class RepositoryPoller:
             snapshot=fingerprint(issue.title, issue.body, comments),
             details={"comments": len(comments)} if comments else {},
         )
+
+    async def _approve(self, issue: IssueSnapshot, task: Task | None) -> None:
+        """Have a held commit published, if somebody who may has put the label on since it was named."""
+        services, label = self.services, self.services.settings.content.approval_label
+        if task is None or task.state is not TaskState.BLOCKED or not intake.has_label(issue.labels, label):
+            return
+        hold = holds.get(services.store, task)
+        if hold is None or hold.seen_event is None or hold.token != task.token:
+            return
+        event = await services.github.trigger(self.repository.full_name, issue.number, label)
+        if not isinstance(event, LabelEvent):
+            self._forget()  # the event is later than the label: look again
+            return
+        if event.trigger.event_id <= hold.seen_event:
+            return
+        standing = await self._standing(event.actor)
+        found = intake.override(label, event.trigger, standing=standing, policy=self._policy)
+        if not found.permitted:
+            log.warning("approval not taken", task=task.name, label=label, by=found.by)
+            return
+        now = services.now()
+        holds.approve(services.store, task, hold, by=found.by, event_id=event.trigger.event_id, now=now)
+        services.store.transition(
+            task.task_id,
+            expected=TaskState.BLOCKED,
+            state=advance(TaskState.BLOCKED, Event.APPROVED),
+            cause=None,
+            wake_at=None,
+            now=now,
+            outbox=("pull_request", "report"),
+        )
+        record = self._audit(
+            Decided.APPROVED,
+            f"the change {hold.head[:12]} may be published",
+            standing=standing,
+            event_id=event.trigger.event_id,
+            snapshot="",
+            details={"head": hold.head},
+        )
+        services.store.add_decision(record, task_id=task.task_id, now=now)
+        log.info("change approved", task=task.name, by=found.by, head=hold.head)
 
     async def _overrides(self, issue: IssueSnapshot, task: Task | None) -> tuple[Override, ...]:
         """The labels that ask for a target. GitHub is asked once who put each there, as long as it stays."""

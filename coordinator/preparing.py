@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from adw_modules.agents import DIALECTS
+from adw_modules.agents import DIALECTS, Dialect
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
 from adw_modules.tasks.model import Run, Task
@@ -69,6 +69,8 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
     if provider is None:
         raise SpawnError(f"provider {run.provider} is no longer configured")
     coordinator, dialect = services.settings.coordinator, DIALECTS[provider.agent]
+    if not services.settings.content.project_hooks:
+        _refuse_unstoppable(dialect, workspace)
     marker = secrets.token_hex(16)
     is_own = has_own_config(provider, services.environ, dialect)
     plain, run_dir = _argv(services, run, workspace), Path(run.run_dir)
@@ -96,6 +98,17 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
     )
 
 
+def _refuse_unstoppable(dialect: Dialect, workspace: Workspace) -> None:
+    """Some programs run files of the repository whatever they are told: then they are not started there."""
+    for pattern in dialect.project_hooks.unstoppable:
+        found = next(workspace.path.glob(pattern), None)
+        if found is not None:
+            raise SpawnError(
+                f"{dialect.name} would run what the repository has in {found.relative_to(workspace.path)}, "
+                "and cannot be told not to; use another provider, or set content.project_hooks = true"
+            )
+
+
 def _limits(services: Services) -> Limits:
     limits = services.settings.worker_limits
     return Limits(memory_max=limits.memory_max, cpu_percent=limits.cpu_percent, tasks_max=limits.tasks_max)
@@ -119,6 +132,7 @@ def _environment(services: Services, provider: ProviderSettings, run: Run, marke
         marker=marker,
         run_dir=Path(run.run_dir),
         attempt=run.attempt,
+        project_hooks=services.settings.content.project_hooks,
     )
     # Our own agent reads its preferences there, and the daemon's file need not be the checkout's.
     own = {"COORDINATOR_CONFIG": str(services.loaded.path)} if provider.agent == "openrouter-cli" else {}

@@ -21,7 +21,7 @@ from coordinator.openness import Openness
 from coordinator.settings import LoadedSettings, SettingsSource
 from coordinator.store import StateDir, Store
 from coordinator.transient import UnitLauncher
-from coordinator.workspaces import GitAuth, Mirror, Screened, Workspace, Workspaces
+from coordinator.workspaces import Content, GitAuth, Mirror, Screened, Workspace, Workspaces
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,6 +99,10 @@ class Services:
     def screen(self, workspace: Workspace) -> Screened:
         """What a push of a task's branch would send that must not leave, and of which commit. Blocks."""
         return self.workspaces.screen(workspace, self._auth_of(workspace), self.redactor.scanner)
+
+    def content(self, workspace: Workspace, head: str) -> Content:
+        """What a push of that commit would bring beyond the default branch. Blocks."""
+        return self.workspaces.content(workspace, self._auth_of(workspace), head=head)
 
     def push(self, workspace: Workspace, head: str | None) -> None:
         """Push that commit as the task's branch, with a credential for its repository only. Blocks."""

@@ -18,7 +18,7 @@ from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect, SideFile
+from adw_modules.agents.dialect import Dialect, ProjectHooks, SideFile
 from adw_modules.agents.foreign import Json, mapping, money, number, word
 from adw_modules.agents.records import SKIPPED_LINE, RecordState, RecordStream, ended
 from adw_modules.agents.stream import (
@@ -267,4 +267,6 @@ DIALECT = Dialect(
     env=MappingProxyType({"LITELLM_LOCAL_MODEL_COST_MAP": "True"}),
     side_file=SideFile(pattern="output.jsonl", reader=EventsReader),
     stop_signal="SIGTERM",  # at once; after SIGINT it goes on to what comes next
+    # Its settings can name a command to test or to lint with.
+    project_hooks=ProjectHooks(unstoppable=(".aider.conf.yml", ".env")),
 )

@@ -21,7 +21,7 @@ from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect, SideFile
+from adw_modules.agents.dialect import Dialect, ProjectHooks, SideFile
 from adw_modules.agents.foreign import (
     Json,
     http_status,
@@ -419,5 +419,11 @@ DIALECT = Dialect(
     config_dir_env="CLAUDE_CONFIG_DIR",
     side_file=SideFile(
         pattern="agent-config/projects/**/*.jsonl", reader=TranscriptReader, corrects_reports=False
+    ),
+    # Settings of the repository can name programs in many keys, so none of them is read; with them goes
+    # CLAUDE.md, which the last two bring back as text.
+    project_hooks=ProjectHooks(
+        off=("--setting-sources", "user", "--strict-mcp-config", "--add-dir", "."),
+        off_env=MappingProxyType({"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}),
     ),
 )

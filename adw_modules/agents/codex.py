@@ -23,7 +23,7 @@ from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect, SideFile
+from adw_modules.agents.dialect import Dialect, ProjectHooks, SideFile
 from adw_modules.agents.foreign import Json, http_status, mapping, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, SessionReader, ended
 from adw_modules.agents.stream import (
@@ -275,4 +275,6 @@ DIALECT = Dialect(
     ),
     # Either signal ends it at once and without a last record; this one also when Node's wrapper passes it on.
     stop_signal="SIGTERM",
+    # A folder that nobody has declared trusted brings no configuration along.
+    project_hooks=ProjectHooks(at=2, on=("--trust",)),
 )

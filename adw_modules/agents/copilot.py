@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect, SideFile
+from adw_modules.agents.dialect import Dialect, ProjectHooks, SideFile
 from adw_modules.agents.foreign import Json, http_status, items, mapping, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, ended
 from adw_modules.agents.stream import (
@@ -231,4 +231,5 @@ DIALECT = Dialect(
     side_file=SideFile(pattern="agent-config/session-state/*/events.jsonl", reader=JournalReader),
     # To the group it says `abort` and writes its sums down; SIGINT leaves neither.
     stop_signal="SIGTERM",
+    project_hooks=ProjectHooks(on=("--trust-folder",)),
 )

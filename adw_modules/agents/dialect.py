@@ -43,6 +43,29 @@ def _says_nothing(summary: StreamSummary, _exit_code: int) -> StreamSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectHooks:
+    """How a program is kept from running what a repository brings along (hooks, MCP servers, plugins).
+
+    `off` and `on` are options and variables for the two settings of `content.project_hooks`; what a program
+    leaves out by itself needs none. Options go in front of the `at`-th argument, and only where the command
+    begins with the program itself. `unstoppable`: files it runs whatever it is told.
+    """
+
+    at: int = 1
+    off: tuple[str, ...] = ()
+    off_env: Mapping[str, str] = field(default_factory=dict)
+    on: tuple[str, ...] = ()
+    on_env: Mapping[str, str] = field(default_factory=dict)
+    unstoppable: tuple[str, ...] = ()
+
+    def options(self, *, allowed: bool) -> tuple[str, ...]:
+        return self.on if allowed else self.off
+
+    def env(self, *, allowed: bool) -> Mapping[str, str]:
+        return self.on_env if allowed else self.off_env
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """How one kind of agent program is started, given its prompt, stopped and read."""
 
@@ -56,6 +79,7 @@ class Dialect:
     side_file: SideFile | None = None
     # What that directory has to hold before the first start, by path in it. Only where a run has its own.
     config_files: Mapping[str, str] = field(default_factory=dict)
+    project_hooks: ProjectHooks = ProjectHooks()
     # For programs whose exit code says what their output does not: the summary, completed by it.
     read_exit: Callable[[StreamSummary, int], StreamSummary] = _says_nothing
     stop_signal: str = "SIGINT"  # what lets it end in order; to its whole process group

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect, SideFile
+from adw_modules.agents.dialect import Dialect, ProjectHooks, SideFile
 from adw_modules.agents.foreign import Json, http_status, mapping, number, parse_object, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, SessionReader, ended
 from adw_modules.agents.stream import (
@@ -318,4 +318,8 @@ DIALECT = Dialect(
     config_files=MappingProxyType({".gemini/settings.json": json.dumps(_SETTINGS)}),
     read_exit=read_exit,
     stop_signal="SIGTERM",
+    # --skip-trust lets it work, and leaves out the settings of the folder; only the variable trusts it.
+    project_hooks=ProjectHooks(
+        on_env=MappingProxyType({"GEMINI_CLI_TRUST_WORKSPACE": "true"}),
+    ),
 )

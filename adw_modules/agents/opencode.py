@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, ProjectHooks
 from adw_modules.agents.foreign import (
     Json,
     http_status,
@@ -171,4 +171,9 @@ DIALECT = Dialect(
         }
     ),
     stop_signal="SIGTERM",  # at once; SIGINT it does not hear where it was started with it ignored
+    # No switch keeps it from importing plugins; `opencode.json`, and AGENTS.md with it, the variable does.
+    project_hooks=ProjectHooks(
+        off_env=MappingProxyType({"OPENCODE_DISABLE_PROJECT_CONFIG": "1"}),
+        unstoppable=(".opencode/plugin", ".opencode/plugins", ".opencode/opencode.json*"),
+    ),
 )

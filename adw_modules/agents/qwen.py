@@ -26,7 +26,7 @@ from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from adw_modules.agents.dialect import Dialect
+from adw_modules.agents.dialect import Dialect, ProjectHooks
 from adw_modules.agents.foreign import Json, http_status, items, mapping, number, text_of, word
 from adw_modules.agents.records import RecordState, RecordStream, ended
 from adw_modules.agents.stream import (
@@ -236,4 +236,6 @@ DIALECT = Dialect(
     read_exit=read_exit,
     # To the group: its outer process ends alone on either signal and leaves the two that work.
     stop_signal="SIGTERM",
+    # Settings of the folder outrank the user's, so that nothing less keeps them out. QWEN.md goes with them.
+    project_hooks=ProjectHooks(off=("--safe-mode",)),
 )

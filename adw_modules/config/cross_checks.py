@@ -289,6 +289,15 @@ def _own_labels(document: dict[str, Any]) -> Iterator[Problem]:
     prefix = value_at(document, ("github", "status_label_prefix")) or defaults.status_label_prefix
     path, label = _value(document, "github", "issue_label")
     places = [(path, label or defaults.issue_label), *_in_each(document, "issue_label", "repositories")]
+    approval, word = _value(document, "content", "approval_label")
+    if isinstance(word, str) and word.casefold() in {
+        each.casefold() for _, each in places if isinstance(each, str)
+    }:
+        yield Problem(
+            approval,
+            f"{label_of(approval, document)} must differ from the label that starts work: {shown(word)}.",
+        )
+    places.append((approval, word))
     if not isinstance(prefix, str):
         return
     for path, label in places:

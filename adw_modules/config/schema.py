@@ -39,6 +39,7 @@ from adw_modules.config.values import (
     Name,
     OverrideLabels,
     Owner,
+    PathPatterns,
     Price,
     RemoteUrl,
     RepositoryName,
@@ -64,6 +65,7 @@ from adw_modules.money.budget import Budget, Estimates, Per, Scope
 from adw_modules.money.sellers import PRICE_LISTS
 from adw_modules.openrouter import preferences as openrouter
 from adw_modules.openrouter.preferences import DEFAULT_PREFERENCES, PreferenceEntry
+from adw_modules.security import guarded as guarding
 from adw_modules.security.admission import Policy
 from adw_modules.security.network import REGISTRIES, NetworkMode
 
@@ -328,6 +330,29 @@ class WorktreeSettings(Section):
     """`[worktree]`: where the git worktrees of the tasks are."""
 
     base_dir: Folder = "trees"
+
+
+class ContentSettings(Section):
+    """`[content]`: what a change may hold before a person is asked, and what of a repository agents run."""
+
+    project_hooks: Flag = False
+    approval_label: Label = "approve-changes"
+    guarded: PathPatterns = ()
+    allowed: PathPatterns = ()
+    max_file_mb: Annotated[float, number(above=0, most=100_000)] = 10
+    max_total_mb: Annotated[float, number(above=0, most=1_000_000)] = 50
+    max_files: AtLeast1 = 2000
+
+    @property
+    def policy(self) -> guarding.Policy:
+        """As the review takes it."""
+        return guarding.Policy(
+            guarded=self.guarded,
+            allowed=self.allowed,
+            max_file=int(self.max_file_mb * 2**20),
+            max_total=int(self.max_total_mb * 2**20),
+            max_files=self.max_files,
+        )
 
 
 class RuleTargetSettings(Section):
@@ -625,6 +650,7 @@ class Settings(Section):
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     llm: LlmSettings = LlmSettings()
     worktree: WorktreeSettings = WorktreeSettings()
+    content: ContentSettings = ContentSettings()
     routing: RoutingSettings = RoutingSettings()
     preferences: tuple[PreferenceSettings, ...] = ()
     experiments: tuple[ExperimentSettings, ...] = ()

@@ -560,6 +560,16 @@ def _capabilities(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _path_patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, str) and each.strip("/* ") and len(each) <= 500 and each.isprintable()
+        for each in value
+    ):
+        raise must_be('a list of patterns that name more than "everything", such as ["deploy/**"]')
+    return tuple(value)
+
+
+PathPatterns = Annotated[tuple[str, ...], BeforeValidator(_path_patterns)]
 Target = Annotated[str | dict[str, Any], BeforeValidator(_target)]
 OverrideLabels = Annotated[dict[str, str], BeforeValidator(_override_labels)]
 Capabilities = Annotated[tuple[str, ...], BeforeValidator(_capabilities)]

@@ -223,6 +223,7 @@ class Decided(StrEnum):
     ADMITTED = "admitted"
     REFUSED = "refused"
     PAUSED = "paused"
+    APPROVED = "approved"  # a change that needed a person: just that commit may be published
     RECHECKED = "rechecked"  # somebody who may start work edited the text: it goes on
 
 

@@ -30,6 +30,10 @@ class Event(StrEnum):
     PUBLISH_FAILED = (
         "publish_failed"  # the work exists, but GitHub will not take the branch or the pull request
     )
+    REVIEW_NEEDED = (
+        "review_needed"  # the work exists, but holds what a person has to approve before it is pushed
+    )
+    APPROVED = "approved"  # a permitted person has approved just that commit
     REQUEUED = "requeued"  # a new signal: label applied again, or an operator's retry
 
 
@@ -45,6 +49,7 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
         Event.REQUEUED: S.QUEUED,
         Event.HELD: S.BLOCKED,
         Event.WITHDRAWN: S.CANCELLED,
+        Event.APPROVED: S.SUCCEEDED,
     },
     S.RUNNING: {
         Event.RUN_SUCCEEDED: S.SUCCEEDED,
@@ -60,7 +65,7 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
         Event.HELD: S.BLOCKED,
         Event.WITHDRAWN: S.CANCELLED,
     },
-    S.SUCCEEDED: {Event.REQUEUED: S.QUEUED, Event.PUBLISH_FAILED: S.BLOCKED},
+    S.SUCCEEDED: {Event.REQUEUED: S.QUEUED, Event.PUBLISH_FAILED: S.BLOCKED, Event.REVIEW_NEEDED: S.BLOCKED},
     S.FAILED: {Event.REQUEUED: S.QUEUED},
     S.CANCELLED: {Event.REQUEUED: S.QUEUED},
 }

@@ -35,7 +35,8 @@ _AREAS = {
 }
 # What an unattended program must never do: merge, approve, or (a mutation of GraphQL) reach either so.
 _FORBIDDEN = re.compile(
-    r"(?:PUT|POST) (?:/repos/[^/]+/[^/]+|/repositories/\d+)/(?:pulls/\d+/(?:merge|reviews.*)|merges)"
+    r"(?:PUT|POST|PATCH|DELETE) (?:/repos/[^/]+/[^/]+|/repositories/\d+)/(?:pulls/\d+/(?:merge|reviews.*)"
+    r"|merges|actions/runs/.*|branches/.*/protection.*)"
 )
 
 

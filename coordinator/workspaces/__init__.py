@@ -7,9 +7,19 @@ An agent writes where it likes, also in the mirror's `config` and `hooks`. So no
 `git.py` says how, and `files.py` and `places.py` never follow a link that an agent may have put somewhere.
 """
 
+from coordinator.workspaces.content import Content
 from coordinator.workspaces.git import GitAuth
 from coordinator.workspaces.outgoing import Screened
 from coordinator.workspaces.places import BLOCKED_FILE, Mirror, PrivateGit, Workspace
 from coordinator.workspaces.workspaces import Workspaces
 
-__all__ = ["BLOCKED_FILE", "GitAuth", "Mirror", "PrivateGit", "Screened", "Workspace", "Workspaces"]
+__all__ = [
+    "BLOCKED_FILE",
+    "Content",
+    "GitAuth",
+    "Mirror",
+    "PrivateGit",
+    "Screened",
+    "Workspace",
+    "Workspaces",
+]

@@ -57,9 +57,10 @@ _FIXED_ENVIRONMENT = {
     "GIT_GRAFT_FILE": os.devnull,
     "GIT_EDITOR": ":",
     "GIT_PAGER": "cat",
+    "GIT_NO_LAZY_FETCH": "1",
 }
 
-# Command scope outranks the mirror's config, which an agent can write.
+# Command scope outranks every file. Our commands do not read the mirror's config (`_own_side`) either.
 _FIXED_CONFIG = (
     ("core.hooksPath", os.devnull),
     ("core.fsmonitor", "false"),
@@ -71,6 +72,11 @@ _FIXED_CONFIG = (
     ("commit.gpgSign", "false"),
     ("push.gpgSign", "false"),
     ("submodule.recurse", "false"),
+    ("diff.ignoreSubmodules", "dirty"),  # looking into one would read a config of an agent's making
+    ("log.showSignature", "false"),
+    ("core.commitGraph", "false"),  # files beside the objects, which could say anything
+    ("core.multiPackIndex", "false"),
+    ("protocol.ext.allow", "never"),
     ("gc.auto", "0"),  # collecting garbage beside running agents has lost objects elsewhere
     ("maintenance.auto", "false"),
     ("http.lowSpeedLimit", "1000"),
@@ -126,7 +132,7 @@ class Git:
         self._environment = {name: environ[name] for name in _INHERITED if name in environ}
         self._environment |= _FIXED_ENVIRONMENT
         self._lock = threading.Lock()
-        self._network_processes: set[subprocess.Popen[str]] = set()
+        self._network_processes: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False
 
     def read(self, where: Mirror | Tree, *arguments: str) -> str:
@@ -135,6 +141,14 @@ class Git:
         if done.code:
             raise WorkspaceError(f"git {_verb(arguments)} failed in {where.path}: {last_line(done.err)}")
         return done.out
+
+    def read_bytes(self, where: Mirror | Tree, arguments: list[str], stdin: str) -> bytes:
+        """What a local command prints, byte for byte. Raises WorkspaceError if it fails."""
+        done = self._finish(where, arguments, stdin)
+        if done[0]:
+            told = last_line(done[2].decode(errors="replace"))
+            raise WorkspaceError(f"git {_verb(arguments)} failed in {where.path}: {told}")
+        return done[1]
 
     def succeeds(self, where: Mirror | Tree, *arguments: str) -> bool:
         """For commands that answer yes or no by their exit code."""
@@ -150,13 +164,26 @@ class Git:
         stdin: str = "",
     ) -> Finished:
         """Run to the end, whatever the exit code. Raises WorkspaceError after the time limit."""
+        code, out, err = self._finish(where, arguments, stdin, auth=auth, is_network=is_network)
+        return Finished(code=code, out=_text(out), err=_text(err))
+
+    def _finish(
+        self,
+        where: Mirror | Tree,
+        arguments: list[str],
+        stdin: str,
+        *,
+        auth: GitAuth | None = None,
+        is_network: bool = False,
+    ) -> tuple[int, bytes, bytes]:
         mirror = where.mirror if isinstance(where, Tree) else where
         _seal(mirror, self._user)
+        _own_side(mirror, self._user)
         environment = self._environment | _config_environment(mirror, auth) | _place_environment(where)
         process = self._start(arguments, where.path, environment, is_network=is_network)
         try:
             limit = NETWORK_TIMEOUT_SECONDS if is_network else LOCAL_TIMEOUT_SECONDS
-            out, err = process.communicate(stdin, limit)
+            out, err = process.communicate(stdin.encode(errors="replace"), limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # git's helpers hold the pipes: end them too
             process.communicate()
@@ -164,7 +191,7 @@ class Git:
         finally:
             with self._lock:
                 self._network_processes.discard(process)
-        return Finished(code=process.returncode, out=out, err=err)
+        return process.returncode, out, err
 
     def objects(self, mirror: Mirror, shas: Iterable[str]) -> Iterator[tuple[str, str, Iterator[bytes]]]:
         """(sha, kind, content in chunks) of each object, by one process; read each before the next.
@@ -172,6 +199,7 @@ class Git:
         Raises WorkspaceError for one that is missing, or when git ends early.
         """
         _seal(mirror, self._user)
+        _own_side(mirror, self._user)
         environment = self._environment | _config_environment(mirror, None) | _place_environment(mirror)
         with tempfile.TemporaryFile() as asked:
             asked.write("".join(f"{sha}\n" for sha in shas).encode())
@@ -207,7 +235,7 @@ class Git:
 
     def _start(
         self, arguments: list[str], cwd: Path, environment: dict[str, str], *, is_network: bool
-    ) -> subprocess.Popen[str]:
+    ) -> subprocess.Popen[bytes]:
         with self._lock:
             if is_network and self._is_stopped:
                 raise WorkspaceError(f"git {_verb(arguments)} was not started: Coordinator is stopping.")
@@ -218,8 +246,6 @@ class Git:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
                 start_new_session=True,
             )
             if is_network:
@@ -252,6 +278,10 @@ def _exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:
         yield chunk
 
 
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").replace("\r\n", "\n")
+
+
 def last_line(text: str, auth: GitAuth | None = None) -> str:
     """The last line of git's complaint that says something, without secrets."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _SAYS_NOTHING.match(line)]
@@ -272,8 +302,12 @@ def _verb(arguments: list[str] | tuple[str, ...]) -> str:
 def _place_environment(where: Mirror | Tree) -> dict[str, str]:
     """Say where the repository is, so that git never follows a `.git` that an agent put somewhere."""
     if isinstance(where, Mirror):
-        return {"GIT_DIR": str(where.path)}
-    return {"GIT_DIR": str(where.admin), "GIT_WORK_TREE": str(where.path)}
+        return {"GIT_DIR": str(own_side(where))}
+    return {
+        "GIT_DIR": str(where.admin),
+        "GIT_COMMON_DIR": str(own_side(where.mirror)),
+        "GIT_WORK_TREE": str(where.path),
+    }
 
 
 def _config_environment(mirror: Mirror, auth: GitAuth | None) -> dict[str, str]:
@@ -296,15 +330,42 @@ def _config_environment(mirror: Mirror, auth: GitAuth | None) -> dict[str, str]:
 
 
 def _seal(mirror: Mirror, user: tuple[str, str]) -> None:
-    """Put back the mirror's config and ignore list if anybody changed them; two small reads if not."""
+    """Put back the mirror's config and ignore list if anybody changed them; two small reads if not.
+
+    They are for the agents' own git. Only the list of other object folders concerns ours: through one,
+    what is in another repository could be pushed to this one.
+    """
     restore(mirror.path / "config", _mirror_config(mirror.remote_url, user))
     restore(mirror.path / "info" / "exclude", f"/{BLOCKED_FILE}\n")
-    (mirror.path / "info" / "attributes").unlink(missing_ok=True)
-    for name in (
-        "alternates",
-        "http-alternates",
-    ):  # they would lend our git the objects of other repositories
-        (mirror.path / "objects" / "info" / name).unlink(missing_ok=True)
+    for planted in ("info/attributes", "objects/info/alternates", "objects/info/http-alternates"):
+        (mirror.path / planted).unlink(missing_ok=True)
+
+
+_SHARED = ("objects", "refs", "packed-refs", "logs", "worktrees")
+
+
+def own_side(mirror: Mirror) -> Path:
+    """The git directory of our own commands: the mirror's objects and refs, with a config apart.
+
+    A worker is never given this folder. So there is no moment in which an agent of another task could have
+    put a program into the config that our command reads.
+    """
+    return mirror.path.with_name(f"{mirror.path.name}.ours")
+
+
+def _own_side(mirror: Mirror, user: tuple[str, str]) -> None:
+    """Make it if it is not there; a few looks if it is."""
+    side = own_side(mirror)
+    if not (side / "HEAD").exists():
+        side.mkdir(mode=0o700, exist_ok=True)
+        (mirror.path / "logs").mkdir(exist_ok=True)
+        (mirror.path / "worktrees").mkdir(exist_ok=True)
+        for name in _SHARED:
+            with suppress(FileExistsError):  # another thread of ours is making it, too
+                (side / name).symlink_to(mirror.path / name)
+        (side / "HEAD").write_text("ref: refs/heads/main\n")  # last: with it the folder is whole
+    restore(side / "config", _mirror_config(mirror.remote_url, user))
+    restore(side / "info" / "exclude", f"/{BLOCKED_FILE}\n")
 
 
 def _mirror_config(remote_url: str, user: tuple[str, str]) -> str:

@@ -21,7 +21,7 @@ from adw_modules.errors import WorkspaceError
 from adw_modules.security.names import is_full_name
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import inside, is_real_directory, read_text, write_text
-from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line
+from coordinator.workspaces.git import FETCH_REFSPEC, Git, GitAuth, last_line, own_side
 from coordinator.workspaces.outgoing import Remote
 from coordinator.workspaces.places import Mirror, admins_of
 from coordinator.workspaces.quarantine import Quarantine
@@ -100,6 +100,12 @@ class Mirrors:
         default = gate.remote_heads.get(gate.remote_head or "")
         return Remote(heads=frozenset(gate.remote_heads.values()), default=default)
 
+    def trusted_heads(self, mirror: Mirror, auth: GitAuth | None) -> dict[str, str]:
+        """The remote's branches as it told us itself, by name; an agent can write the mirror's refs."""
+        if self._gate(mirror).remote_heads is None:
+            self.fetch(mirror, auth, None)
+        return dict(self._gate(mirror).remote_heads or {})
+
     # Making and checking
 
     def _path(self, repo: str) -> Path:
@@ -127,13 +133,14 @@ class Mirrors:
             shutil.rmtree(leftover, ignore_errors=True)  # a part of a copy; no worktree can hang on it
         temporary = replace(mirror, path=Path(tempfile.mkdtemp(prefix=prefix, dir=making)))
         try:
-            self._git.read(temporary, "init", "--quiet", "--bare", "--template=", "--initial-branch=main")
+            _lay_out(temporary)
             self._fetch_branches(temporary, auth)
             reached(Point.MIRROR_FETCHED)
             mirror.path.parent.mkdir(mode=0o700, exist_ok=True)
             temporary.path.rename(mirror.path)
         finally:
             shutil.rmtree(temporary.path, ignore_errors=True)
+            shutil.rmtree(own_side(temporary), ignore_errors=True)
 
     # Fetching
 
@@ -201,6 +208,13 @@ class Mirrors:
             mirror, "cat-file", "-e", f"{head}^{{commit}}"
         )
         return not is_commit
+
+
+def _lay_out(mirror: Mirror) -> None:
+    """What `git init --bare` would make; the config follows with the first command."""
+    for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        (mirror.path / folder).mkdir(parents=True)
+    (mirror.path / "HEAD").write_text("ref: refs/heads/main\n")
 
 
 def _checked_url(url: str) -> str:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from adw_modules.errors import WorkspaceError
+from adw_modules.security.guarded import SUBMODULE
 from adw_modules.security.leaks import Scanner
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
@@ -26,6 +27,8 @@ _STATUS = [
     "--ignore-submodules=dirty",  # looking into one would read a config file that the agent may have written
 ]
 # fmt: on
+_SUBMODULE_MODE = (0o160000).to_bytes(4)  # as an entry of the index has it, see gitformat-index(5)
+_SPLIT_INDEX = b"link"  # the other entries are in another file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,13 @@ class Work:
             is_unmerged=any(line.startswith("u ") for line in entries),
         )
 
+    def is_all_committed(self) -> bool:
+        """Whether nothing is lost with the files. A repository inside may hold anything: then it is not."""
+        try:
+            return not self.status().is_dirty and not self._repositories_inside()
+        except WorkspaceError:
+            return False
+
     def blocked_note(self, base: str) -> str | None:
         """The first lines of BLOCKED.md, unless the project itself has such a file."""
         text = read_note(self.tree.path / BLOCKED_FILE)
@@ -159,7 +169,7 @@ class Work:
         self._git.read(self.tree, "symbolic-ref", "HEAD", ref)
 
     def _commit_all(self, message: str) -> None:
-        self._git.read(self.tree, "add", "--all")
+        self._stage_all()
         reached(Point.WORK_STAGED)
         arguments = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
         done = self._git.run(self.tree, arguments, stdin=message)
@@ -167,6 +177,27 @@ class Work:
             return  # only time stamps or line endings differed: nothing to record
         if done.code:
             raise WorkspaceError(f"Committing the agent's work failed: {last_line(done.err or done.out)}")
+
+    def _stage_all(self) -> None:
+        """`git add --all` that does not look into repositories inside, and so runs nothing their config says.
+
+        Of those that the index knows, it takes the commit they stand on; that only reads a ref.
+        """
+        inner = self._repositories_inside()
+        excepted = [f":(top,exclude,literal){path}" for path in inner]
+        self._git.read(self.tree, "add", "--all", *(["--", ":(top)", *excepted] if inner else []))
+        if inner:
+            paths = "".join(f"{path}\0" for path in inner)
+            self._git.read_bytes(self.tree, ["update-index", "-z", "--add", "--remove", "--stdin"], paths)
+
+    def _repositories_inside(self) -> list[str]:
+        """The submodules of the index. git is asked only where the file's bytes allow for one."""
+        index = self.tree.admin / "index"
+        data = index.read_bytes() if index.is_file() and not index.is_symlink() else _SUBMODULE_MODE
+        if _SUBMODULE_MODE not in data and _SPLIT_INDEX not in data:
+            return []
+        entries = self._git.read(self.tree, "ls-files", "--stage", "-z").split("\0")
+        return [entry.partition("\t")[2] for entry in entries if entry.startswith(f"{SUBMODULE} ")]
 
 
 def _refusal(done: Finished, auth: GitAuth | None) -> str:

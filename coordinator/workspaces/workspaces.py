@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from adw_modules.errors import WorkspaceError
 from adw_modules.security.leaks import Scanner
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
+from coordinator.workspaces.content import Content, read_content
 from coordinator.workspaces.files import plain_os_errors
 from coordinator.workspaces.git import Git, GitAuth
 from coordinator.workspaces.mirrors import Mirrors
@@ -124,6 +126,19 @@ class Workspaces:
         """
         self._worktrees.take_work(workspace)
         return self._work(workspace).keep(workspace.branch, workspace.base_sha, message)
+
+    @plain_os_errors("Reviewing the change")
+    def content(self, workspace: Workspace, auth: GitAuth | None, *, head: str | None = None) -> Content:
+        """What a push of the task's branch, or of `head`, would bring beyond the remote's default branch.
+
+        Compared with what the remote itself has said, not with what stands in the mirror. Fetches only when
+        this process has not done so yet.
+        """
+        mirror, work = workspace.mirror, self._work(workspace)
+        default = self._mirrors.trusted_heads(mirror, auth).get(workspace.default_branch)
+        if default is None:
+            raise WorkspaceError(f"{mirror.repo} has no branch {workspace.default_branch} any more.")
+        return read_content(self._git, mirror, head or work.head_of(workspace.branch), default)
 
     @plain_os_errors("Looking at what would be pushed")
     def screen(self, workspace: Workspace, auth: GitAuth | None, scanner: Scanner) -> Screened:

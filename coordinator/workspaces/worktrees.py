@@ -15,6 +15,8 @@ from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
 from coordinator.faultpoints import Point, reached
+from coordinator.workspaces.agentconfig import restore_agent_config
+from coordinator.workspaces.content import fork_point
 from coordinator.workspaces.files import inside, read_text
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.mirrors import Mirrors
@@ -129,7 +131,22 @@ class Worktrees:
         with self._mirrors.lock(mirror):
             self._prune(mirror)
             kept = self._reuse(mirror, path, branch, refs, now) if os.path.lexists(path) else None
-            return kept or self._create(mirror, path, branch, refs, now)
+            workspace = kept or self._create(mirror, path, branch, refs, now)
+            if kept is None and workspace.start_sha == refs.default:
+                return workspace  # fresh from the default branch: nobody of ours has written there
+            return self._with_config_of_default(workspace, now)
+
+    def _with_config_of_default(self, workspace: Workspace, now: datetime) -> Workspace:
+        """The workspace with agent configuration as the default branch had it where this branch left it."""
+        mirror = workspace.mirror
+        tree = self.work(mirror, workspace.path).tree
+        default = self._mirrors.trusted_heads(mirror, None).get(workspace.default_branch)
+        base = default and fork_point(self._git, mirror, default, workspace.start_sha)
+        if not restore_agent_config(self._git, tree, base or workspace.base_sha, stamp(now)):
+            return workspace
+        head = commit_at(self._git, mirror, f"refs/heads/{workspace.branch}") or workspace.start_sha
+        write_record(tree, replace(read_record(tree), start_sha=head))
+        return replace(workspace, start_sha=head)
 
     def find(self, mirror: Mirror, task_name: str, branch: str) -> Workspace | None:
         try:
@@ -153,9 +170,11 @@ class Worktrees:
             is_home = read_text(tree.admin / "HEAD") == f"ref: refs/heads/{branch}"
             if not (is_pushed and is_home) or os.path.lexists(workspace.path / BLOCKED_FILE):
                 return False
-            # git itself refuses when anything is not committed, and that is the only look at the files.
-            if not self._git.succeeds(mirror, "worktree", "remove", "--", str(workspace.path)):
+            # Not `git worktree remove`: it has another git look at the files, by the mirror's own config.
+            if (tree.admin / "locked").exists() or not Work(self._git, tree).is_all_committed():
                 return False
+            shutil.rmtree(workspace.path)
+            shutil.rmtree(tree.admin)
             reached(Point.TREE_REMOVED)
             self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
             return True

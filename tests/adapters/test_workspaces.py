@@ -893,10 +893,12 @@ def test_each_step_starts_no_more_git_processes_than_it_needs(spied: Spied):
     (workspace.path / "new.py").write_text("1")
     spied.bench.workspaces.keep_work(workspace, "Work")
     assert spied.verbs() == ["add", "commit", "status"]
-    spied.bench.workspaces.push(workspace, None)
+    content = spied.bench.workspaces.content(workspace, None)
+    assert spied.verbs() == ["cat-file", "cat-file", "diff-tree", "rev-list"]
+    spied.bench.workspaces.push(workspace, None, head=content.head)
     assert spied.verbs() == ["push"]
     assert spied.bench.workspaces.release(workspace)
-    assert spied.verbs() == ["update-ref", "worktree"]
+    assert spied.verbs() == ["status", "update-ref"]
 
 
 @pytest.mark.parametrize("damage", ["moved", "added", "deleted"])

@@ -473,7 +473,9 @@ class World:
             self._end_runs()
             if self._store is not None:
                 self._store.close()
+            forbidden = self.server.forbidden_requests
             self.server.stop()
+        assert forbidden == [], "nothing may ask GitHub to merge or to approve"
 
     def _end_runs(self) -> None:
         for run_dir in self.live():

@@ -29,7 +29,11 @@ def agent(commands: str) -> dict[str, Any]:
 def played(
     a_world: Any, commands: str, *, mode: str = "bubblewrap", until: str = "succeeded"
 ) -> tuple[World, int]:
-    world: World = a_world(sandbox={"mode": mode}, coordinator={"max_attempts": 1})
+    world: World = a_world(
+        sandbox={"mode": mode},
+        coordinator={"max_attempts": 1},
+        content={"allowed": [".gitattributes"]},  # what comes of it is seen only where it is pushed
+    )
     canary = world.folder / "canary"
     world.write_config(**{"providers.claude-cli": agent(commands.replace("CANARY", str(canary)))})
     number = world.issue()

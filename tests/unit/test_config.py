@@ -275,9 +275,8 @@ SENTENCES = [
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
             "worker_limits, sandbox, retries, github, admission, webhook, repositories, providers, llm, "
-            "worktree, routing, preferences, experiments, models, budgets, budget_estimates, openrouter, "
-            "catalog, "
-            "selection, workflows."
+            "worktree, content, routing, preferences, experiments, models, budgets, budget_estimates, "
+            "openrouter, catalog, selection, workflows."
         ),
     ),
     (
