@@ -36,9 +36,9 @@ def run(main: "Callable[[], str]", *, needs: str = "pydantic") -> None:
     try:
         text = main()
     except ConfigError as error:
-        sys.exit(_complain(str(error), EX_CONFIG))
+        sys.exit(complain(str(error), EX_CONFIG))
     except CoordinatorError as error:
-        sys.exit(_complain(str(error), EX_SOFTWARE))
+        sys.exit(complain(str(error), EX_SOFTWARE))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     _print(text)
@@ -69,7 +69,7 @@ def enter(needed: str) -> None:
     python = VENV / "bin" / "python"
     if Path(sys.prefix).resolve() == VENV.resolve():
         sys.exit(
-            _complain(
+            complain(
                 f'Coordinator cannot start ({missing}): run "make setup" in {PROJECT_ROOT}.', EX_UNAVAILABLE
             )
         )
@@ -77,7 +77,7 @@ def enter(needed: str) -> None:
         os.execv(str(python), [str(python), *sys.argv])  # noqa: S606  the same script again; a shell is not wanted
     except OSError:
         sentence = f'Coordinator is not set up here: run "make setup" once in {PROJECT_ROOT}.'
-        sys.exit(_complain(sentence, EX_UNAVAILABLE))
+        sys.exit(complain(sentence, EX_UNAVAILABLE))
 
 
 def _missing(needed: str) -> "str | None":
@@ -87,7 +87,7 @@ def _missing(needed: str) -> "str | None":
     return None if find_spec(needed) else "No module named '%s'" % needed  # noqa: UP031  read by old Pythons
 
 
-def _complain(sentence: str, code: int) -> int:
+def complain(sentence: str, code: int) -> int:
     print(sentence, file=sys.stderr)
     return code
 
