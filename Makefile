@@ -108,7 +108,7 @@ lock: $(AUDIT) ## Make the locks again from pyproject.toml (UPGRADE=--upgrade, o
 	$(COMPILE) --all-extras --group build --output-file requirements.lock pyproject.toml
 	$(COMPILE) --all-extras --group build --group dev --constraint requirements.lock \
 	  --output-file requirements-dev.lock pyproject.toml
-	$(COMPILE) --group audit --constraint requirements-dev.lock --output-file requirements-audit.lock
+	$(COMPILE) --group audit --no-emit-package pip --constraint requirements-dev.lock --output-file requirements-audit.lock
 
 bench: $(DEV) ## Measure, as ratios within one run; writes bench/RESULTS.md
 	$(BIN)/python -m bench
