@@ -74,7 +74,12 @@ def _pip_audit(service: "list[str]", *arguments: str) -> "list[dict[str, object]
     command = [sys.executable, "-m", "pip_audit", *options, *service, *arguments]
     try:
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         packages: "list[dict[str, object]]" = json.loads(ended.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError, KeyError):

@@ -67,7 +67,9 @@ class Haystack:
 
 def main() -> str:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=_bootstrap.PROJECT_ROOT, metavar="DIR", help="a checkout")
+    parser.add_argument(
+        "--root", type=Path, default=_bootstrap.PROJECT_ROOT, metavar="DIR", help="a checkout"
+    )
     parser.add_argument("--write", action="store_true", help=f"write what is found to {KNOWN} as known")
     args = parser.parse_args()
     files = list(_files(args.root))
@@ -106,7 +108,9 @@ def _add_commits(root: Path, haystack: Haystack) -> int:
         for diff in diffs:
             header, *hunks = diff.split("\n@@ ")
             added = [line[1:] for hunk in hunks for line in hunk.split("\n") if line.startswith("+")]
-            haystack.add(f"{header.split(' b/')[-1].splitlines()[0]} in commit {number[:12]}", "\n".join(added))
+            haystack.add(
+                f"{header.split(' b/')[-1].splitlines()[0]} in commit {number[:12]}", "\n".join(added)
+            )
     return commits
 
 
@@ -120,7 +124,9 @@ def _found(haystack: Haystack) -> "dict[str, str]":
     data = haystack.text.encode()
     for token in issued(data):
         place = haystack.place_at(len(data[: token.start].decode(errors="replace")))
-        found.setdefault(_hash(data[token.start : token.end].decode(errors="replace")), f"{token.kind} in {place}")
+        found.setdefault(
+            _hash(data[token.start : token.end].decode(errors="replace")), f"{token.kind} in {place}"
+        )
     return found
 
 
