@@ -70,7 +70,7 @@ def _vulnerabilities(service: "list[str]", lock: Path) -> "list[str]":
 
 def _pip_audit(service: "list[str]", *arguments: str) -> "list[dict[str, object]] | None":
     """What it says of each package, or None when it has no answer."""
-    options = "--disable-pip --timeout 10 --progress-spinner off --format json".split()
+    options = ["--disable-pip", "--timeout", "10", "--progress-spinner", "off", "--format", "json"]
     command = [sys.executable, "-m", "pip_audit", *options, *service, *arguments]
     try:
         ended = subprocess.run(
@@ -81,7 +81,7 @@ def _pip_audit(service: "list[str]", *arguments: str) -> "list[dict[str, object]
             check=False,
             stdin=subprocess.DEVNULL,
         )
-        packages: "list[dict[str, object]]" = json.loads(ended.stdout)["dependencies"]
+        packages: list[dict[str, object]] = json.loads(ended.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError, KeyError):
         return None
     return packages
@@ -89,7 +89,7 @@ def _pip_audit(service: "list[str]", *arguments: str) -> "list[dict[str, object]
 
 def _named(packages: "list[dict[str, object]]") -> "list[str]":
     return [
-        f"{each['name']} {each['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'nothing yet'}"
+        f"{each['name']} {each['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'none yet'}"
         for each in packages
         for hole in each.get("vulns", ())  # type: ignore[attr-defined]
     ]

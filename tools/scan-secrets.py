@@ -19,18 +19,39 @@ HEAD = """\
 # What tests make up in the form of a secret: hash, kind, the first place. Nothing real may stand here.
 # Written by `tools/scan-secrets.py --write`; look at each new line before it is committed.
 """
-# Of detect-secrets: what has a form of its own and is found in less than a second. Not the guesses by entropy or
-# by a word such as "password" beside a value: hundreds of hits in recorded output, and most of the time. Private
-# keys are found by our own pattern: theirs is the first line alone, and one known key would excuse all others.
-DETECTORS = (
-    "AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector DiscordBotTokenDetector GitHubTokenDetector "
-    "GitLabTokenDetector JwtTokenDetector NpmDetector OpenAIDetector PypiTokenDetector SendGridDetector "
-    "SlackDetector SquareOAuthDetector StripeDetector TelegramBotTokenDetector TwilioKeyDetector"
-).split()
-LOG = (
-    "log --all --patch --unified=0 --no-color --no-ext-diff --no-textconv --no-renames "
-    "--diff-merges=first-parent --format=%x01%H%n%B"
-).split()
+# Of detect-secrets: what has a form of its own and is found in less than a second. Not the guesses by entropy
+# or by a word such as "password" beside a value: hundreds of hits in recorded output, and most of the time.
+# Private keys are found by our own pattern: theirs is the first line alone, and one known key would excuse all.
+DETECTORS = [
+    "AWSKeyDetector",
+    "AzureStorageKeyDetector",
+    "BasicAuthDetector",
+    "DiscordBotTokenDetector",
+    "GitHubTokenDetector",
+    "GitLabTokenDetector",
+    "JwtTokenDetector",
+    "NpmDetector",
+    "OpenAIDetector",
+    "PypiTokenDetector",
+    "SendGridDetector",
+    "SlackDetector",
+    "SquareOAuthDetector",
+    "StripeDetector",
+    "TelegramBotTokenDetector",
+    "TwilioKeyDetector",
+]
+LOG = [
+    "log",
+    "--all",
+    "--patch",
+    "--unified=0",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-renames",
+    "--diff-merges=first-parent",
+    "--format=%x01%H%n%B",
+]
 
 
 class Haystack:
@@ -38,10 +59,10 @@ class Haystack:
 
     def __init__(self) -> None:
         self.text = ""
-        self._parts: "list[str]" = []
-        self._starts: "list[int]" = []
-        self._places: "list[str]" = []
-        self._seen: "set[bytes]" = set()
+        self._parts: list[str] = []
+        self._starts: list[int] = []
+        self._places: list[str] = []
+        self._seen: set[bytes] = set()
         self._end = 0
 
     def add(self, place: str, text: str) -> None:
@@ -115,10 +136,10 @@ def _add_commits(root: Path, haystack: Haystack) -> int:
 
 
 def _found(haystack: Haystack) -> "dict[str, str]":
-    """The hash of each secret, with its kind and first place: by detect-secrets and by what guards our outbox."""
+    """The hash of each secret, its kind and first place: by detect-secrets, and by what guards our outbox."""
     from adw_modules.security.tokens import issued
 
-    found: "dict[str, str]" = {}
+    found: dict[str, str] = {}
     for value, kind, place in _by_detect_secrets(haystack):
         found.setdefault(_hash(value), f"{kind} in {place}")
     data = haystack.text.encode()
@@ -136,7 +157,7 @@ def _by_detect_secrets(haystack: Haystack) -> "Iterator[tuple[str, str, str]]":
 
     with transient_settings({"plugins_used": [{"name": name} for name in DETECTORS]}):
         patterns = {pattern for plugin in get_plugins() for pattern in plugin.denylist}
-        # All its filters for each of a hundred thousand lines take a minute; a line without a match needs none.
+        # All its filters for each of 100,000 lines take a minute; a line without a match needs none.
         starts = sorted(match.start() for each in patterns for match in each.finditer(haystack.text))
         lines = {haystack.line_at(start): start for start in reversed(starts)}
         for line, start in lines.items():
@@ -159,8 +180,8 @@ def _write(path: Path, found: "dict[str, str]") -> str:
 
 def _advice(count: int) -> str:
     return (
-        f"{count} that look like secrets. A real one: revoke it first, a commit cannot be called back. An invention "
-        f"of a test: tools/scan-secrets.py --write, and commit {KNOWN}."
+        f"{count} that look like secrets. A real one: revoke it first, a commit cannot be called back. "
+        f"An invention of a test: tools/scan-secrets.py --write, and commit {KNOWN}."
     )
 
 

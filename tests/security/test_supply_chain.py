@@ -1,4 +1,4 @@
-"""What is installed is what the locks say, and GitHub is asked only for what the permissions are listed for."""
+"""What is installed is what the locks say, and GitHub is asked for no more than is listed."""
 
 from __future__ import annotations
 
@@ -244,9 +244,8 @@ def test_a_package_that_was_exchanged_behind_its_name_is_refused(tmp_path):
 
 def test_a_package_that_would_run_code_to_be_installed_is_refused(tmp_path):
     source = tmp_path / "setup.py"
-    source.write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom setuptools import setup\nsetup(name='victim', version='1.0')\n"
-    )
+    code = "from setuptools import setup\nsetup(name='victim', version='1.0')\n"
+    source.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{code}")
     with tarfile.open(tmp_path / "victim-1.0.tar.gz", "w:gz") as archive:
         archive.add(source, "victim-1.0/setup.py")
     digest = hashlib.sha256((tmp_path / "victim-1.0.tar.gz").read_bytes()).hexdigest()
@@ -263,7 +262,7 @@ def npm_packages() -> dict[str, dict[str, object]]:
 
 
 def test_every_npm_package_has_its_hash_and_is_from_the_registry():
-    """`npm install` leaves packages of other platforms without one when it cannot ask for them: take those out."""
+    """`npm install` leaves out the hash of packages that it cannot ask for: take those from the lock."""
     for name, package in npm_packages().items():
         assert str(package.get("integrity", "")).startswith("sha512-"), f"{name} has no hash"
         assert str(package.get("resolved", "https://registry.npmjs.org/")).startswith(
@@ -513,10 +512,9 @@ def test_from_the_label_to_the_pull_request_nothing_is_asked_that_is_not_in_the_
     world.start()
     world.until_state(number, "succeeded")
     world.until_quiet()
-    patterns = [
-        re.compile(re.escape(request).replace(r"/repos/\{\}", r"/(?:repos/[^/]+/[^/]+|repositories/\d+)").replace(r"\{\}", "[^/]+"))
-        for request in documented()
-    ]  # fmt: skip
+    repository = r"/(?:repos/[^/]+/[^/]+|repositories/\d+)"
+    listed = [re.escape(request).replace(r"/repos/\{\}", repository) for request in documented()]
+    patterns = [re.compile(each.replace(r"\{\}", "[^/]+")) for each in listed]
     asked = {f"{request.method} {request.path}" for request in world.server.requests}
     assert any(each.startswith("POST ") and each.endswith("/pulls") for each in asked)
     assert not [each for each in asked if not any(pattern.fullmatch(each) for pattern in patterns)]
