@@ -88,11 +88,12 @@ def _pip_audit(service: "list[str]", *arguments: str) -> "list[dict[str, object]
 
 
 def _named(packages: "list[dict[str, object]]") -> "list[str]":
-    return [
-        f"{each['name']} {each['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'none yet'}"
-        for each in packages
-        for hole in each.get("vulns", ())  # type: ignore[attr-defined]
-    ]
+    lines = []
+    for each in packages:
+        for hole in each.get("vulns", ()):  # type: ignore[attr-defined]
+            mended = ", ".join(hole["fix_versions"]) or "nothing yet"
+            lines.append(f"{each['name']} {each['version']}: {hole['id']}, mended in {mended}")
+    return lines
 
 
 def _unknown(packages: "list[dict[str, object]]") -> "list[str]":

@@ -21,7 +21,7 @@ HEAD = """\
 """
 # Of detect-secrets: what has a form of its own and is found in less than a second. Not the guesses by entropy
 # or by a word such as "password" beside a value: hundreds of hits in recorded output, and most of the time.
-# Private keys are found by our own pattern: theirs is the first line alone, and one known key would excuse all.
+# Private keys are found by our own pattern: theirs is the first line alone, so one known would excuse all.
 DETECTORS = [
     "AWSKeyDetector",
     "AzureStorageKeyDetector",

@@ -445,7 +445,7 @@ VERBS = {"GET", "POST", "PATCH", "PUT", "DELETE"}
 def documented() -> dict[str, str]:
     """The table of docs/github.md: a request -> the permission it needs."""
     page = (ROOT / "docs" / "github.md").read_text()
-    rows = re.findall(r"^\| `((?:[A-Z]+ /|git )[^`]*)` \| ([^|]+) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `((?:[A-Z]+ /|git )[^`]*)`[^|]* \| ([^|]+) \|", page, re.MULTILINE)
     found = {plain(request): permission.strip() for request, permission in rows}
     assert len(found) == len(rows)
     return found
@@ -466,6 +466,8 @@ def spelled(file: Path) -> Iterator[str]:
     tree = ast.parse(file.read_text())
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "graphql_url":
+            yield from (["POST /graphql"] if verb_around(node, parents) == "POST" else [])
         path = path_of(node)
         if path is None or isinstance(parents.get(node), ast.JoinedStr) or path.endswith("{}{}"):
             continue  # no path, a piece of one, or one that gets its end elsewhere
