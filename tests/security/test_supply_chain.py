@@ -136,8 +136,8 @@ def test_what_the_build_needs_is_locked_too():
     assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
 
 
-# SQLAlchemy loads psycopg by the address of the database. pydantic-settings belongs to the set of packages that
-# the project was founded on; so far its settings need no more of it than pydantic.
+# SQLAlchemy loads psycopg by the address of the database. pydantic-settings belongs to the packages that the
+# project was founded on; so far its settings need no more of it than pydantic.
 NOT_IMPORTED = {"psycopg", "pydantic-settings"}
 
 
