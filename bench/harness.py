@@ -40,6 +40,8 @@ agent = "generic"
 command_template = {command}
 [sandbox]
 mode = "off"
+[admission]
+public_repositories = true  # nobody polls here to learn that it is private
 [llm]
 provider = "agent"
 model_default = "none"
