@@ -14,6 +14,7 @@ from pathlib import Path
 from adw_modules.agents import DIALECTS, Dialect
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
+from adw_modules.routing.workflows import TEMPLATE
 from adw_modules.tasks.model import Run, Task
 from coordinator import enclosing
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
@@ -147,9 +148,17 @@ def _handover(task: Task, run: Run) -> str | None:
     return f"{last.provider} / {last.model}, until it could not go on ({last.why.replace('_', ' ')})"
 
 
+def _template(services: Services, run: Run) -> str:
+    """The prompt template of the workflow that a label asked for, as it was when the run was claimed."""
+    decision = services.store.decision_of(run.run_id) if services.settings.workflows else None
+    workflow = decision.workflow if decision else None
+    return str(workflow["prompt"]) if workflow else TEMPLATE
+
+
 def _prompt(services: Services, task: Task, run: Run, workspace: Workspace) -> str:
     return render(
         services.loaded.prompts_dir,
+        _template(services, run),
         values=PromptValues(
             issue_number=task.issue_number,
             title=task.snapshot_title,

@@ -131,7 +131,9 @@ def _general_warnings(settings: Settings) -> Iterator[str]:
             "of a repository set the label can start work there."
         )
     if settings.workflows:
-        yield "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."
+        from adw_modules.routing.workflows import said  # routing imports the schema for its defaults
+
+        yield from said(settings.model_dump(include={"workflows"}))
     if settings.coordinator.database_url and holds_password(settings.coordinator.database_url):
         yield "coordinator.database_url contains a password; move it to PGPASSWORD or to a password file."
     address = urlsplit(settings.github.api_url)

@@ -47,6 +47,7 @@ from adw_modules.config.values import (
     Shares,
     ShortName,
     Target,
+    TemplateName,
     Text,
     TimeZone,
     UrlPath,
@@ -406,7 +407,7 @@ class RoutingSettings(Section):
     default_model: Name | None = None
     fallbacks: tuple[Target, ...] = ()
     override_labels: OverrideLabels = Field(
-        default_factory=lambda: {"provider": "provider:", "model": "model:"}
+        default_factory=lambda: {"provider": "provider:", "model": "model:", "workflow": "workflow:"}
     )
     rules: tuple[RuleSettings, ...] = ()
 
@@ -612,10 +613,11 @@ class StageSettings(Section):
     name: Name
     provider: Name | None = None
     model: Name | None = None
+    prompt: TemplateName = "implement"
 
 
 class WorkflowSettings(Section):
-    """One `[workflows.NAME]`: stages with a model each."""
+    """One `[workflows.NAME]`: stages with a model each, one of which a task that asks for it is done by."""
 
     stages: tuple[StageSettings, ...] = ()
 

@@ -538,7 +538,7 @@ def _target(value: Any) -> str | dict[str, Any]:
     return found
 
 
-OVERRIDES = ("provider", "model")  # what labels can ask for
+OVERRIDES = ("provider", "model", "workflow")  # what labels can ask for
 
 
 def _override_labels(value: Any) -> dict[str, str]:
@@ -550,6 +550,13 @@ def _override_labels(value: Any) -> dict[str, str]:
         if not isinstance(prefix, str) or not prefix.isprintable() or len(prefix) > 40:
             raise wrong(f"{kind} must be a text of at most 40 characters; an empty one is none")
     return {kind: value.get(kind, "") for kind in OVERRIDES}
+
+
+def _template_name(value: Any) -> str:
+    text = _filled_text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+        raise must_be("the name of a prompt template: letters, digits, dashes and underscores, without .md")
+    return text
 
 
 def _capabilities(value: Any) -> tuple[str, ...]:
@@ -573,5 +580,6 @@ PathPatterns = Annotated[tuple[str, ...], BeforeValidator(_path_patterns)]
 Target = Annotated[str | dict[str, Any], BeforeValidator(_target)]
 OverrideLabels = Annotated[dict[str, str], BeforeValidator(_override_labels)]
 Capabilities = Annotated[tuple[str, ...], BeforeValidator(_capabilities)]
+TemplateName = Annotated[str, BeforeValidator(_template_name)]
 Conditions = Annotated[dict[str, Any], BeforeValidator(_conditions)]
 Condition = Annotated[str, BeforeValidator(_condition)]

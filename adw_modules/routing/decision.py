@@ -10,6 +10,7 @@ from typing import Any
 from adw_modules.routing.attributes import show
 from adw_modules.routing.eligibility import Refusal, earliest
 from adw_modules.routing.trace import RuleTrace, StoredDecision, Target, TargetTrace, Trace
+from adw_modules.routing.workflows import Workflow
 
 # What a log line always shows of a task; other attributes only when the winning rule looked at them.
 SHOWN = ("priority", "labels", "retry_count")
@@ -18,13 +19,17 @@ DISABLED = "routing is disabled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingDecision:
-    """Who does it. `rule` is None when the defaults were used; `reason` is one sentence for people."""
+    """Who does it. `rule` is None when the defaults were used; `reason` is one sentence for people.
+
+    `workflow`: the one that a label asked for.
+    """
 
     provider: str
     model: str
     rule: str | None
     reason: str
     trace: Sequence[RuleTrace]
+    workflow: Workflow | None = None
 
     @property
     def log_line(self) -> str:
@@ -63,7 +68,7 @@ class RoutingDecision:
 
     def stored(self) -> StoredDecision:
         """The decision as it is kept with its run: everything written out."""
-        record = {
+        record: dict[str, Any] = {
             "rules": list(self.trace),
             "targets": list(self.targets),
             "attrs": dict(self.known),
@@ -72,6 +77,8 @@ class RoutingDecision:
             record["selected"] = list(self.trace.selected)
         if isinstance(self.trace, Trace) and (drawn := self.trace.drawn(Target(self.provider, self.model))):
             record["experiments"] = drawn
+        if self.workflow is not None:
+            record["workflow"] = self.workflow.stored()
         return StoredDecision(
             provider=self.provider, model=self.model, rule=self.rule, reason=self.reason, trace=record
         )

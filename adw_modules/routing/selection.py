@@ -36,6 +36,7 @@ from adw_modules.routing.targets import (
 )
 from adw_modules.routing.trace import Target, Trace
 from adw_modules.routing.vocabulary import KNOWN, WEEKDAYS
+from adw_modules.routing.workflows import Workflow, workflow_called
 
 _log = logging.getLogger("adw_modules.routing")
 
@@ -69,6 +70,7 @@ class ModelRouter:
         if models is not None:
             tables = {"routing": {"enabled": True, **tables}, "models": models}
         routing = tables.get("routing") or {}
+        self._workflows = {"workflows": tables.get("workflows") or {}}
         self.enabled: bool = routing.get("enabled", False) if enabled is None else enabled
         self.rules = all_rules(tables)
         self.chains = Chains(tables, listing)
@@ -186,7 +188,11 @@ class ModelRouter:
 
     def _overridden(self, override: Mapping[str, Any], asking: _Asking) -> RoutingDecision | NoRoute:
         """What a person has asked for by label, and nothing else: who asks for a target means that one."""
-        target = self._asked_for(override, asking.known)
+        name = override.get("workflow")
+        workflow = workflow_called(self._workflows, name) if name else None
+        if isinstance(workflow, str):
+            return NoRoute(reasons=(workflow,), trace=self._trace(asking, 0, _Rest((), iter(()), (), ())))
+        target = self._asked_for(override, workflow, asking.known)
         is_eligible = self._first((target,), asking) is not None
         trace = self._trace(asking, 0, _Rest((target,), iter(()), (), ()))
         if not is_eligible:
@@ -197,13 +203,20 @@ class ModelRouter:
             rule=f"label {', '.join(override['labels'])}",
             reason=f"asked for by {', '.join(dict.fromkeys(override.get('by') or ()))}",
             trace=trace,
+            workflow=workflow,
         )
 
-    def _asked_for(self, override: Mapping[str, Any], known: Attrs) -> Target:
-        """A label that names half of a target gets the other half from where the task would go."""
+    def _asked_for(self, override: Mapping[str, Any], workflow: Workflow | None, known: Attrs) -> Target:
+        """Which halves labels name; what they leave open comes from the workflow that another label asks
+        for, and then from where the task would go."""
         positions = self._index.matching(known) if self.enabled else iter(())
         chain = [target for each in positions for target in self._ranked[each].written]
-        return self.chains.asked_for(override.get("provider"), override.get("model"), chain)
+        provider, model = override.get("provider"), override.get("model")
+        if workflow is not None:
+            # Its provider serves its own model, which need not be the one that somebody asks for.
+            provider = provider or (None if model else workflow.provider)
+            model = model or workflow.model
+        return self.chains.asked_for(provider, model, chain)
 
     def _fall_back(self, asking: _Asking) -> RoutingDecision | NoRoute:
         why = self._why_default(asking.passed_over)

@@ -171,6 +171,7 @@ def _recorded(run: Run, decision: DecisionRecord | None) -> dict[str, Any]:
         "rules": decision.rules if decision else [],
         "targets": decision.targets if decision else [],
         "selected": decision.selected if decision else [],
+        "workflow": decision.workflow if decision else None,
         "attrs": decision.attrs if decision else None,
     }
 
@@ -219,6 +220,7 @@ def _decided(
         "not_asked": [rule.name for rule in router.rules[len(decision.trace) :]],
         "targets": [asdict(target) for target in decision.targets],
         "selected": list(decision.selected),
+        "workflow": _workflow(decision),
         "line": _headline(decision),
         "attrs_line": decision.attrs_line if isinstance(decision, RoutingDecision) else None,
         "reason": decision.reason,
@@ -228,6 +230,11 @@ def _decided(
     }
     chosen = ("provider", "model", "rule")
     return {**{name: getattr(decision, name, None) for name in chosen}, **facts}
+
+
+def _workflow(decision: RoutingDecision | NoRoute) -> dict[str, Any] | None:
+    workflow = getattr(decision, "workflow", None)
+    return workflow.stored() if workflow else None
 
 
 def _enabled(
@@ -338,6 +345,7 @@ def _print(facts: Mapping[str, Any]) -> None:
     _print_rules(now["rules"], now["not_asked"])
     _print_selected(now["selected"])
     _print_targets(now["targets"])
+    _print_workflow(now["workflow"])
     _line(now["line"])
     if now["attrs_line"]:
         _line(now["attrs_line"])
@@ -355,6 +363,7 @@ def _print_run(run: Mapping[str, Any]) -> None:
     _print_rules(run["rules"], [])
     _print_selected(run["selected"])
     _print_targets(run["targets"])
+    _print_workflow(run["workflow"])
     _line(f"  → {run['provider']}/{run['model']} by {rule}: {run['reason']}")
     typer.echo()
 
@@ -408,6 +417,13 @@ def _candidate(facts: Mapping[str, Any]) -> str:
         return text
     judged = f"chance {facts['chance']:.0%}, {facts['hours']:.2f} h, score {facts['score']:.2f}"
     return f"{text}; {judged}, by {facts['samples']} of {facts['class']}"
+
+
+def _print_workflow(workflow: Mapping[str, Any] | None) -> None:
+    if workflow:
+        left_out = f"; nobody does {', '.join(workflow['left_out'])}" if workflow["left_out"] else ""
+        prompt = f"prompt template {workflow['prompt']}"
+        _line(f"Workflow {workflow['name']}: stage {workflow['stage']}, {prompt}{left_out}")
 
 
 def _print_targets(targets: Sequence[Mapping[str, Any]]) -> None:

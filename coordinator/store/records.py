@@ -81,6 +81,12 @@ class DecisionRecord:
         return list(self.trace.get("selected", ())) if isinstance(self.trace, dict) else []
 
     @property
+    def workflow(self) -> dict[str, Any] | None:
+        """The one that a label asked for: `name`, `stage`, `prompt`, `left_out` and more."""
+        found: dict[str, Any] | None = self.trace.get("workflow") if isinstance(self.trace, dict) else None
+        return found
+
+    @property
     def attrs(self) -> dict[str, Any] | None:
         """All that the decision saw of the task; None where it was not kept."""
         return dict(self.trace["attrs"]) if isinstance(self.trace, dict) else None

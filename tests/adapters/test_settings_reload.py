@@ -375,7 +375,7 @@ def test_warnings_of_the_new_file_come_with_it(path: Path):
     path.write_text("[workflows.x]\nstages = []\n")
     result = checked(source)
     assert isinstance(result, Reloaded)
-    assert result.warnings[0].startswith("[workflows]: ")
+    assert result.warnings[0].startswith("workflows.x: ")
 
 
 @pytest.mark.parametrize("phase", [0, 40, 80, 120, 160, 199])

@@ -359,3 +359,25 @@ def test_a_label_that_asks_for_another_target_ends_the_wait_after_a_rate_limit(w
     world.server.add_label(REPO, number, "model:m2", actor=MAINTAINER)
     world.until_state(number, "succeeded")
     assert went(world, number) == ["one/m1", "two/m2"]
+
+
+def test_a_label_asks_for_a_workflow_with_its_target_and_prompt_and_a_later_file_can_bring_it(
+    world: World,
+) -> None:
+    set_up(world, "one/m1")
+    folder = world.path.parent / "prompts"
+    folder.mkdir()
+    (folder / "frugal.md").write_text("Be brief.\n{{ issue }}\n")
+    world.start()
+    number = world.server.add_issue(
+        REPO, title="t", body="b", author=MAINTAINER, labels=["workflow:cheap", LABEL], labelled_by=MAINTAINER
+    )
+    assert "there is no [workflows.cheap]" in (world.until_state(number, "blocked").cause or "")
+    stages = [{"name": "implement", "provider": "two", "model": "m2", "prompt": "frugal"}]
+    world.write_config(**{"workflows.cheap": {"stages": stages}})
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["two/m2"]
+    assert "Be brief." in prompts(world, "m2")[0]
+    shown = world.cli("route", "explain", str(number))
+    assert "Workflow cheap: stage implement, prompt template frugal" in shown
+    assert "Rule: `label workflow:cheap` (asked for by ada)" in world.comment(number)

@@ -449,6 +449,43 @@ def test_who_asks_for_a_target_waits_for_it_and_gets_no_other(router) -> None:
     assert found.until == later(60)
 
 
+WORKFLOWS = """
+[workflows.quick]
+stages = [{ name = "only", provider = "b", model = "wide", prompt = "short" }]
+
+[workflows.seed]
+stages = [{ name = "plan", model = "one" }, { name = "implement", model = "wide" }, { name = "review" }]
+
+[workflows.unclear]
+stages = [{ name = "plan" }, { name = "build" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "target", "stage", "prompt"),
+    [
+        ({"workflow": "QUICK"}, "b/wide", "only", "short"),
+        ({"workflow": "seed"}, "b/wide", "implement", "implement"),
+        ({"workflow": "quick", "model": "base"}, "a/base", "only", "short"),
+        ({"workflow": "quick", "provider": "c"}, "c/wide", "only", "short"),
+        ({"workflow": "seed", "provider": "a"}, "a/wide", "implement", "implement"),
+    ],
+)
+def test_a_label_asks_for_the_stage_of_a_workflow_that_a_run_does(override, target, stage, prompt) -> None:
+    decision = ModelRouter(parse_settings(CONFIG + WORKFLOWS, source="x")).decide(asked(**override))
+    assert target_of(decision) == target
+    kept = decision.stored().trace["workflow"]
+    assert (kept["stage"], kept["prompt"]) == (stage, prompt)
+
+
+@pytest.mark.parametrize(("name", "why"), [("quik", "did you mean quick?"), ("unclear", "has 2 stages")])
+def test_a_workflow_that_no_run_can_follow_is_waited_for(name, why) -> None:
+    found = ModelRouter(parse_settings(CONFIG + WORKFLOWS, source="x")).decide(asked(workflow=name))
+    assert isinstance(found, NoRoute)
+    assert why in found.reason
+    assert (found.until, found.is_busy) == (None, False)
+
+
 def test_only_labels_that_are_there_and_were_put_there_by_permitted_people_count() -> None:
     overrides = [
         Override(label="provider:b", by="mallory", permitted=False),

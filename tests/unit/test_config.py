@@ -691,9 +691,19 @@ def test_a_prompt_file_after_claudes_p_is_warned_about_once_and_only_for_claude(
     ]
 
 
-def test_workflows_are_accepted_with_a_word_on_what_this_version_does():
+def test_workflows_are_accepted_with_a_word_on_the_stages_that_nobody_does():
     assert parse(SEEDS["workflows"]).warnings() == [
-        "[workflows]: stages are accepted and shown, but this version runs a task in a single stage."
+        f"workflows.{name}: a task is one run, which does the stage 'implement'; "
+        "nobody does 'plan', 'review'."
+        for name in ("standard", "budget")
+    ]
+    none = "[workflows.x]\nstages = [{ name = 'plan' }, { name = 'build' }]\n[workflows.y]\nstages = []"
+    assert parse(none).warnings() == [
+        (
+            "workflows.x: no task can ask for it, because it has 2 stages, and not exactly one of them is "
+            'called "implement".'
+        ),
+        "workflows.y: no task can ask for it, because it has no stages.",
     ]
 
 
