@@ -125,7 +125,7 @@ def _of_retry(retry: Retry, now: datetime) -> _Finding | None:
     return _Finding(
         kind=kind,
         status=retry.error_status,
-        until=_after(now, retry.delay),
+        until=max(filter(None, (_after(now, retry.delay), retry.resets_at)), default=None),
         detail=f"tried again after {why or 'no answer'}",
     )
 
@@ -133,6 +133,9 @@ def _of_retry(retry: Retry, now: datetime) -> _Finding | None:
 def _of_rate_limit(limit: RateLimit) -> _Finding:
     if limit.status == "rejected":
         kind, detail = HealthKind.RATE_LIMITED, "the account's allowance is used up"
+        return _Finding(kind=kind, until=limit.resets_at, detail=detail)
+    if limit.remaining == 0 and limit.resets_at is not None:
+        kind, detail = HealthKind.RATE_LIMITED, "the last request of the account's allowance was used"
         return _Finding(kind=kind, until=limit.resets_at, detail=detail)
     return _Finding(kind=HealthKind.OK, detail=f"the account's allowance: {limit.status}")
 

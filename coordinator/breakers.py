@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from adw_modules.agents.stream import RateLimit
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import StoreError
 from adw_modules.health import HealthEvent, HealthKind, is_news
 from adw_modules.routing import circuits
 from adw_modules.routing.circuits import Circuit, Circuits, Key
-from adw_modules.routing.rates import Window
+from adw_modules.routing.rates import WINDOW, Asked, Told, Window
 from coordinator.logs import get_logger
 from coordinator.services import Services
 
@@ -81,7 +83,7 @@ class Breakers:
         self._services = services
         self._on_change = on_change
         self.circuits: Circuits = services.store.circuits()
-        self.windows: dict[str, Window] = {}
+        self.windows = self._recent()
         self._shown: dict[Key, HealthEvent] = {}  # what each provider and model last showed
         self._unsaved: dict[Key, Circuit] = {}
 
@@ -116,6 +118,23 @@ class Breakers:
         """So much was asked of a provider just now."""
         window = self.windows.setdefault(provider, Window())
         window.note(self._services.now(), requests=requests, tokens=tokens)
+
+    def starts(self, provider: str, model: str) -> None:
+        """A run starts there."""
+        self.windows.setdefault(provider, Window()).start(model, self._services.now())
+
+    def told(self, provider: str, model: str, limit: RateLimit) -> None:
+        """What a provider has said is left of its own limit."""
+        if limit.remaining is not None and limit.resets_at is not None:
+            window = self.windows.setdefault(provider, Window())
+            window.hear(model, Told(remaining=limit.remaining, resets_at=limit.resets_at))
+
+    def _recent(self) -> dict[str, Window]:
+        """The last minute as the store has it, for a daemon that was not there then."""
+        now, runs = self._services.now(), defaultdict[str, list[Asked]](list)
+        for run in self._services.store.asked_since(now - WINDOW):
+            runs[run.provider].append(run)
+        return {provider: Window.of(found, now) for provider, found in runs.items()}
 
     def _tell(self, event: HealthEvent) -> None:
         """Say once what a run has shown about its provider, until it shows something else."""

@@ -48,7 +48,8 @@ class RunOutput:
             with os.fdopen(open_regular(str(self.source)), "rb") as stream:
                 self._follow_cut(os.fstat(stream.fileno()).st_size)
                 stream.seek(self.offset)
-                chunk = stream.read(READ_CHUNK)
+                known = self.saved_offset - self.offset
+                chunk = stream.read(min(READ_CHUNK, known) if known > 0 else READ_CHUNK)
         except OSError as error:
             # Never started, or the run directory was tampered with: the exit record decides.
             if error.errno not in NO_FILE:
@@ -59,6 +60,11 @@ class RunOutput:
         self._append_log(chunk)
         self.offset += len(chunk)
         return self.parser.feed(chunk)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what was read last had been recorded before: by a daemon that has acted on it."""
+        return self.offset <= self.saved_offset
 
     def _follow_cut(self, size: int) -> None:
         """Somebody cut the file: what it holds now was written after that."""

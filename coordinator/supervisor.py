@@ -16,7 +16,7 @@ from pathlib import Path
 from structlog.contextvars import bind_contextvars
 
 from adw_modules.agents import DIALECTS, with_exit_code
-from adw_modules.agents.stream import AgentEvent, Retry, ToolUse
+from adw_modules.agents.stream import AgentEvent, RateLimit, Retry, ToolUse
 from adw_modules.errors import CoordinatorError, PromptError, SpawnError, StoreError, WorkspaceError
 from adw_modules.health import RunEnd, health_event
 from adw_modules.tasks.model import ExitRecord, Outcome, Run, RunOutcome, Task, Usage, UsageSource
@@ -87,7 +87,7 @@ class Supervisor:
 
     def start(self, task: Task, run: Run, *, seen_at: float) -> None:
         """Begin a claimed run."""
-        self._breakers.asked(run.provider, requests=1)  # now: the next step must not start another instead
+        self._breakers.starts(run.provider, run.model)  # now: the next step must not start another instead
         self._begin(self._add(task, run, seen_at=seen_at))
 
     async def adopt_all(self, *, after_crash: bool = False) -> None:
@@ -325,7 +325,7 @@ class Supervisor:
     async def _read_piece(self, live: LiveRun) -> bool:
         async with self._reading:
             events = live.output.read()
-            for event in events or ():
+            for event in () if live.output.is_known else events or ():
                 self._on_event(live, event)
         return events is not None
 
@@ -344,6 +344,8 @@ class Supervisor:
             self._breakers.note(event)
         if isinstance(evidence, ToolUse | Retry):
             self._breakers.asked(run.provider, requests=1)
+        if isinstance(evidence, RateLimit):
+            self._breakers.told(run.provider, run.model, evidence)
 
     def _save_progress(self, live: LiveRun) -> None:
         store, run, output = self._services.store, live.run, live.output

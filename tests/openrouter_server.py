@@ -86,6 +86,7 @@ class Say:
     error_after: int | None = None  # after so many chunks `error` comes in the stream
     error: Fail | None = None
     ends_with_done: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -611,7 +612,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if not streamed:
             body = whole_body(say, generation_id=generation_id, model=model, cost=cost)
-            return self._json(200, body, {"X-Generation-Id": generation_id})
+            return self._json(200, body, {"X-Generation-Id": generation_id, **say.headers})
         try:
             return self._stream(say, generation_id, model, cost)
         except (BrokenPipeError, ConnectionResetError):
@@ -619,7 +620,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise
 
     def _stream(self, say: Say, generation_id: str, model: str, cost: Decimal) -> None:
-        self._begin(200, {"Content-Type": "text/event-stream", "X-Generation-Id": generation_id})
+        own = {"Content-Type": "text/event-stream", "X-Generation-Id": generation_id}
+        self._begin(200, own | dict(say.headers))
         sent = 0
         for sent, chunk in enumerate(chunks(say, generation_id=generation_id, model=model, cost=cost)):
             if sent == say.cut_after:

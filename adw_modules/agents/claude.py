@@ -230,7 +230,12 @@ class _State:
         status = word(info.get("status"))
         if not status:
             return []
-        self.rate_limit = RateLimit(status=status, resets_at=instant(info.get("resetsAt")))
+        self.rate_limit = RateLimit(
+            status=status,
+            resets_at=instant(info.get("resetsAt")),
+            remaining=number(info.get("remaining")),
+            limit=number(info.get("limit")),
+        )
         return [self.rate_limit]
 
     def read_result(self, event: Json) -> list[AgentEvent]:
@@ -317,6 +322,7 @@ def _retry_event(event: Json) -> Retry:
         attempt=number(event.get("attempt")) or 0,
         max_retries=number(event.get("max_retries")) or 0,
         delay=timedelta(milliseconds=delay),
+        resets_at=instant(event.get("resetsAt")),
     )
 
 

@@ -72,6 +72,7 @@ class Retry:
     attempt: int
     max_retries: int
     delay: timedelta
+    resets_at: datetime | None = None  # until when the provider limits, where it said so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,8 @@ class RateLimit:
 
     status: str  # "allowed", "allowed_warning" or "rejected"
     resets_at: datetime | None
+    remaining: int | None = None  # requests until then; None: not said
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from adw_modules.openrouter.errors import (
     facts_from,
 )
 from adw_modules.openrouter.messages import Attempt, ChatRequest, Completion, StreamEvent
+from adw_modules.openrouter.quota import Quota, quota_from
 from adw_modules.openrouter.retrying import Patience, Tries
 from adw_modules.openrouter.tolerant import mapping, one_line, parsed
 from adw_modules.openrouter.wire import OPENROUTER_BASE_URL, Attribution, check_base_url, check_key, headers
@@ -59,18 +60,21 @@ class OpenRouterClient:
         spread: Callable[[], float] = lambda: 1.0,
         on_retry: Callable[[OpenRouterError, Attempt], None] | None = None,
         on_generation: Callable[[str], None] | None = None,
+        on_quota: Callable[[Quota], None] | None = None,
     ) -> None:
         """`now` gives aware times. `spread` gives a factor for each wait of ours, such as 0.5 to 1 at random.
 
         `on_retry` hears of each failure before it is waited for, `on_generation` the id of each stream as
-        soon as it is told: with it one can look up what a stream was charged that one gave up. Raises
-        ValueError, with a sentence, for a key or address that cannot be one.
+        soon as it is told: with it one can look up what a stream was charged that one gave up; `on_quota`
+        what the head of an answer (not of an error) says is left of a rate limit. Raises ValueError, with
+        a sentence, for a key or address that cannot be one.
         """
         self._key = check_key(api_key)
         self._base_url = check_base_url(base_url)
         self._headers = headers(self._key, attribution)
         self._patience = patience or Patience()
         self._sleep, self._now, self._on_generation = sleep, now, on_generation
+        self._on_quota = on_quota
         self._tries = partial(
             Tries, patience=self._patience, sleep=sleep, now=now, spread=spread, on_retry=on_retry
         )
@@ -181,6 +185,8 @@ class OpenRouterClient:
         try:
             if response.status_code >= 300:
                 raise await self._error(response)
+            if self._on_quota is not None and (quota := quota_from(response.headers)) is not None:
+                self._on_quota(quota)
             yield response
         finally:
             await response.aclose()

@@ -212,22 +212,27 @@ def eligibility(
     return all_of(
         not_failed_here(failed_on, supply.context_window, now),
         lambda target, _attrs: refusal(supply.circuits, target, live=live, now=now),
-        _within_rates(
-            limits.rates, supply.windows, Counter(run.provider for run in live if run.is_planned), now
-        ),
+        _within_rates(limits.rates, supply.windows, [run for run in live if run.is_planned], now),
         slot_free(load, limits),
         *(make(task) for make in supply.checks if task is not None),
     )
 
 
 def _within_rates(
-    rates: Mapping[str, Rates], windows: Mapping[str, Window], planned: Mapping[str, int], now: datetime
+    rates: Mapping[str, Rates], windows: Mapping[str, Window], planned: Sequence[Live], now: datetime
 ) -> Checker:
+    starting = Counter(run.provider for run in planned)
+    of_model = Counter((run.provider, run.model) for run in planned)
+
     def check(target: Target, _attrs: Mapping[str, Any]) -> Refusal | None:
-        name, limit = target.provider, rates.get(target.provider)
+        name, limit, window = target.provider, rates.get(target.provider), windows.get(target.provider)
+        if window is not None and window.told:
+            count = of_model[name, target.model]
+            if (found := window.used_up(name, target.model, now, starting=count)) is not None:
+                return found
         if limit is None:
             return None
-        return (windows.get(name) or Window()).refusal(name, limit, now, starting=planned.get(name, 0))
+        return (window or Window()).refusal(name, limit, now, starting=starting[name])
 
     return check
 

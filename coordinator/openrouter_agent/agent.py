@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from adw_modules.openrouter.errors import ContextTooLong, OpenRouterError
 from adw_modules.openrouter.messages import ChatRequest, Completion, ToolCall
 from adw_modules.openrouter.preferences import ProviderPreferences
 from coordinator.openrouter_agent.asking import Asking
 from coordinator.openrouter_agent.conversation import Conversation
-from coordinator.openrouter_agent.failures import ending_for
+from coordinator.openrouter_agent.failures import ending_for, resets_at_of
 from coordinator.openrouter_agent.limits import Limits
 from coordinator.openrouter_agent.records import Ending, Records, Subtype
 from coordinator.openrouter_agent.tally import Tally
@@ -149,15 +148,3 @@ class Agent:
     def _tell_limit(self, error: OpenRouterError) -> None:
         if (resets_at := resets_at_of(error)) is not None:
             self.records.limited(resets_at)
-
-
-def resets_at_of(error: OpenRouterError) -> int | None:
-    """When the account may ask again, in seconds since 1970; None when nobody said."""
-    from coordinator.clock import utc_now
-
-    until: Any = getattr(error, "resets_at", None)
-    if until is not None:
-        return int(until.timestamp())
-    if error.status in {402, 429} and error.retry_after is not None:
-        return int(utc_now().timestamp() + error.retry_after) + 1
-    return None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from adw_modules.openrouter.client import OpenRouterClient
 from adw_modules.openrouter.errors import NoAnswer, OpenRouterError, StreamCut
 from adw_modules.openrouter.messages import ChatRequest, Completion
-from coordinator.openrouter_agent.failures import Patience, word_for
+from coordinator.openrouter_agent.failures import Patience, resets_at_of, word_for
 from coordinator.openrouter_agent.records import Records
 from coordinator.openrouter_agent.tally import Tally
 
@@ -157,6 +157,7 @@ class Asking:
             delay_seconds=delay,
             status=error.status,
             error=word_for(error),
+            resets_at=resets_at_of(error),
         )
 
 

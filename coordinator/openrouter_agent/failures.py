@@ -6,8 +6,10 @@ Owns the translation, and how long to wait between two tries. Must not send anyt
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from adw_modules.openrouter import errors
+from coordinator.clock import utc_now
 from coordinator.openrouter_agent.records import Ending, Subtype
 
 # The first that fits: subclasses stand before their bases.
@@ -65,6 +67,16 @@ def ending_for(error: errors.OpenRouterError, model: str, *, with_tools: bool) -
         status=_status(error),
         error=word_for(error),
     )
+
+
+def resets_at_of(error: errors.OpenRouterError) -> int | None:
+    """When the account may ask again, in seconds since 1970; None when nobody said."""
+    until: Any = getattr(error, "resets_at", None)
+    if until is not None:
+        return int(until.timestamp())
+    if error.status in {402, 429} and error.retry_after is not None:
+        return int(utc_now().timestamp() + error.retry_after) + 1
+    return None
 
 
 def _status(error: errors.OpenRouterError) -> int | None:

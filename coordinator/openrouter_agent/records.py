@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adw_modules.openrouter.messages import Completion
+from adw_modules.openrouter.quota import Quota
 from adw_modules.tasks.model import ModelUsage
 from coordinator.openrouter_agent.tally import Tally, anthropic_usage
 from coordinator.openrouter_agent.toolbox import ToolResult
@@ -117,8 +118,16 @@ class Records:
         )
 
     def retrying(
-        self, *, attempt: int, most: int, delay_seconds: float, status: int | None, error: str
+        self,
+        *,
+        attempt: int,
+        most: int,
+        delay_seconds: float,
+        status: int | None,
+        error: str,
+        resets_at: int | None = None,
     ) -> None:
+        """`resets_at` (seconds since 1970): until when the provider limits us, whenever it is tried again."""
         self._stream(
             type="system",
             subtype="api_retry",
@@ -127,12 +136,24 @@ class Records:
             retry_delay_ms=round(delay_seconds * 1000),
             error_status=status,
             error=error,
+            resetsAt=resets_at,
             session_id=self.session_id,
         )
 
     def limited(self, resets_at: int | None) -> None:
         """The provider wants to be left alone until then (seconds since 1970)."""
         info = {"status": "rejected", "resetsAt": resets_at, "rateLimitType": "openrouter"}
+        self._stream(type="rate_limit_event", rate_limit_info=info, session_id=self.session_id)
+
+    def allowance(self, quota: Quota) -> None:
+        """What an answer's headers said is left."""
+        info = {
+            "status": "allowed" if quota.remaining else "allowed_warning",
+            "resetsAt": int(quota.resets_at.timestamp()) if quota.resets_at else None,
+            "rateLimitType": "openrouter",
+            "remaining": quota.remaining,
+            "limit": quota.limit,
+        }
         self._stream(type="rate_limit_event", rate_limit_info=info, session_id=self.session_id)
 
     def still_answering(self) -> None:

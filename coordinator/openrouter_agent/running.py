@@ -113,7 +113,7 @@ async def _run(
         confined = commands.is_confined
         records.started(model=order.model, tools=order.tools, cwd=str(workspace.root), confined=confined)
         underway = Underway()
-        client = _client(order, configuration, underway)
+        client = _client(order, configuration, underway, records)
         if isinstance(client, Ending):
             return None, client
         async with client:
@@ -146,7 +146,9 @@ def _agent(order: Order, configuration: Configuration, asking: Asking, toolbox: 
     )
 
 
-def _client(order: Order, configuration: Configuration, underway: Underway) -> OpenRouterClient | Ending:
+def _client(
+    order: Order, configuration: Configuration, underway: Underway, records: Records
+) -> OpenRouterClient | Ending:
     """The client, or the end of the run if key or address cannot be one."""
     word = "invalid_request"
     try:
@@ -161,6 +163,7 @@ def _client(order: Order, configuration: Configuration, underway: Underway) -> O
             # Tries are counted and told by `Asking`, which also knows what each was charged.
             patience=ClientPatience(attempts=1, silence_seconds=order.silence_seconds),
             on_generation=underway.note_generation,
+            on_quota=records.allowance,
         )
     except ValueError as error:
         return Ending(subtype=Subtype.ERROR, text=str(error), reason="api_error", error=word)

@@ -12,11 +12,12 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, or_, select, update
 
 from adw_modules.money.budget import Amounts, counted
 from adw_modules.money.pricing import EXACT
 from adw_modules.money.quotes import PriceSource
+from adw_modules.routing.rates import Asked
 from adw_modules.tasks.model import (
     Cost,
     ModelCost,
@@ -103,6 +104,19 @@ _MODEL_COSTS = select(
 ).where(tables.usage.c.run_id == bindparam("at_run"))
 _TOKENS = select(tables.usage.c.model, *(tables.usage.c[kind] for kind in _KINDS)).where(
     tables.usage.c.run_id == bindparam("at_run")
+)
+_COUNTED = [tables.usage.c[kind] for kind in _KINDS if kind != "reasoning"]  # which is part of the output
+_ALL_TOKENS = sum(_COUNTED[1:], _COUNTED[0])
+_ASKED_SINCE = (
+    select(
+        runs.c.provider,
+        runs.c.claimed_at,
+        runs.c.finished_at,
+        func.coalesce(func.sum(_ALL_TOKENS), 0),
+    )
+    .join_from(runs, tables.usage, isouter=True)
+    .where(or_(_IS_LIVE, runs.c.finished_at >= bindparam("at_since", type_=runs.c.finished_at.type)))
+    .group_by(runs.c.run_id)
 )
 _FORGET_TOKENS = delete(tables.usage).where(tables.usage.c.run_id == bindparam("at_run"))
 _INSERT_TOKENS = insert(tables.usage)
@@ -223,6 +237,14 @@ def of_task(conn: Connection, task_id: int) -> list[Run]:
 def decision_of(conn: Connection, run_id: int) -> DecisionRecord | None:
     row = conn.execute(_DECISION, {"at_run": run_id}).mappings().one_or_none()
     return None if row is None else DecisionRecord(**row)
+
+
+def asked_since(conn: Connection, since: datetime) -> list[Asked]:
+    rows = conn.execute(_ASKED_SINCE, {"at_since": since})
+    return [
+        Asked(provider=provider, claimed_at=claimed, ended_at=ended, tokens=int(tokens))
+        for provider, claimed, ended, tokens in rows
+    ]
 
 
 def usage_of(conn: Connection, run_id: int) -> Usage:

@@ -26,6 +26,7 @@ from adw_modules.money.budget import Allowance, Amounts, Book, Budgets, PastRun,
 from adw_modules.money.reports import Grouping, Period, Report
 from adw_modules.routing.circuits import Circuit
 from adw_modules.routing.memory import Experience
+from adw_modules.routing.rates import Asked
 from adw_modules.routing.replay import History, Recorded
 from adw_modules.routing.trace import Target
 from adw_modules.routing.trials import TrialRun
@@ -691,6 +692,11 @@ class Store:
         """All runs of the tasks that were in an arm of that experiment, oldest first."""
         with self._database.read() as conn:
             return list(history.trial_runs(conn, experiment))
+
+    def asked_since(self, since: datetime) -> list[Asked]:
+        """The runs that live or ended since then, with their tokens so far."""
+        with self._database.read() as conn:
+            return runs.asked_since(conn, since)
 
     def usage_of(self, run_id: int) -> Usage:
         """Tokens of a run as last saved; of unknown source when nothing was."""

@@ -371,6 +371,21 @@ def test_a_rate_limit_that_stays_ends_the_run_and_says_until_when(work, server) 
     assert ran.summary.rate_limit_resets_at is not None
 
 
+def test_what_headers_say_of_a_limit_stands_in_the_records(work, server) -> None:
+    limits = {"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "1795262400000"}
+    server.script(
+        Fail.rate_limited(retry_after=0.01, reset_ms=1795262400000), Say(text="Now.", headers=limits)
+    )
+    ran = work()
+
+    (retry,) = ran.of("system", "api_retry")
+    assert (retry["retry_delay_ms"], retry["resetsAt"]) == (10, 1795262400)
+    (told,) = ran.of("rate_limit_event")
+    info = {"status": "allowed", "resetsAt": 1795262400, "remaining": 3, "limit": 20}
+    assert told["rate_limit_info"] == info | {"rateLimitType": "openrouter"}
+    assert ran.summary.rate_limit_status == "allowed"
+
+
 def test_a_budget_that_running_requests_hold_is_waited_for_and_never_called_a_bad_account(
     work, server
 ) -> None:

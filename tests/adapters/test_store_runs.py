@@ -1,6 +1,7 @@
 """Runs: claimed once, fenced by their token, settled as one fact with usage, cost and state."""
 
 import threading
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -47,6 +48,18 @@ def test_a_trace_of_dataclasses_and_decimals_is_kept_as_plain_data(store):
     assert decision.rule is None
     assert decision.trace[0]["provider"] == "claude-cli"
     assert decision.trace[1] == "0.10"
+
+
+def test_what_was_asked_lately_is_told_by_runs_that_live_or_have_just_ended(store):
+    _, first = start(store, queue(store, 1).task_id, now=NOW)
+    end(store, first, usage=some_usage(100), now=LATER)
+    _, live = start(store, queue(store, 2).task_id, now=LATER)
+    found = store.asked_since(LATER)
+    assert [(each.claimed_at, each.ended_at, each.tokens) for each in found] == [
+        (NOW, LATER, some_usage(100).total.total),
+        (live.claimed_at, None, 0),
+    ]
+    assert [each.ended_at for each in store.asked_since(LATER + timedelta(seconds=1))] == [None]
 
 
 def test_a_task_that_is_not_queued_cannot_be_claimed(store):

@@ -115,6 +115,20 @@ def settings_with(agent: str, key: str) -> Settings:
     return parse_settings(BASIC_SETUP + table, source="config.toml")
 
 
+def test_what_an_earlier_daemon_has_recorded_is_known_from_what_came_since(tmp_path: Path):
+    source = tmp_path / "output.log"
+    source.write_bytes(b"one\ntwo\nthree\n")
+    dialect = DIALECTS["claude"]
+    run = RunOutput(source=source, log=tmp_path / "task.jsonl", parser=dialect.parser(), saved_offset=6)
+    assert run.read() is not None
+    assert (run.offset, run.is_known) == (6, True)
+    assert run.read() is not None
+    assert (run.offset, run.is_known) == (14, False)
+    assert run.read() is None
+    run.close()
+    assert (tmp_path / "task.jsonl").read_bytes() == b"o\nthree\n"
+
+
 def ended_run(folder: Path, agent: str, stream: bytes = b"") -> RunOutput:
     (folder / "output.log").write_bytes(stream)
     dialect = DIALECTS[agent]

@@ -344,6 +344,12 @@ def test_no_more_runs_start_in_a_minute_than_a_provider_may_be_asked(world: Worl
         world.until_state(number, "succeeded")
     assert "one has had its 2 requests of this minute" in (task.cause or "")
     assert world.starts(last) == 0
+    world.stop()
+    task = world.until_state(last, "blocked")
+    world.start()  # it looks at all that is parked, and still knows of this minute
+    world.until(lambda: (world.task(last) or task).updated_at > task.updated_at, "it was looked at")
+    assert (world.until_state(last, "blocked").cause or "").startswith("no provider can take it: one/m1")
+    assert world.starts(last) == 0
     world.advance(61)
     world.until_state(last, "succeeded")
 

@@ -14,7 +14,7 @@ from adw_modules.errors import ConfigError
 from adw_modules.routing import ModelRouter, NoRoute, Refusal, RoutingDecision, Target
 from adw_modules.routing.failover import Elsewhere, elsewhere, left, not_failed_here
 from adw_modules.routing.overrides import asking, wanted
-from adw_modules.routing.rates import Rates, Window
+from adw_modules.routing.rates import Asked, Rates, Told, Window
 from adw_modules.routing.targets import spread
 from adw_modules.tasks.model import FailedTarget, FailureClass, Outcome, Override, Priority, RunOutcome
 from adw_modules.tasks.planning import Dispatch, Limits, Park, Supply, plan
@@ -367,6 +367,41 @@ def test_requests_and_tokens_of_a_minute_bound_what_starts_until_the_minute_has_
     assert by_tokens is not None
     assert by_tokens.until == later(80), "half of it is still as much as is allowed"
     assert window.refusal("p", Rates(requests=2, tokens=600), later(81)) is None
+
+
+def test_what_a_provider_says_is_left_bounds_what_starts_of_that_model_until_its_time() -> None:
+    limits = Limits(max_concurrent=5, max_runs_per_issue=9, max_tokens_per_issue=10**9, per_provider={})
+    window = Window(told={"claude-sonnet-4-5": Told(remaining=2, resets_at=later(90))})
+    tasks = tuple(a_task(task_id=n, name=f"gh-{n}") for n in range(1, 5))
+    supply = Supply(windows={"claude-cli": window})
+
+    def planned(now):
+        snapshot = a_snapshot(ready=tasks, now=now)
+        return plan(snapshot, limits=limits, route=ModelRouter({}).decide, supply=supply)
+
+    *started, parked, _ = planned(NOW)
+    assert [type(action) for action in started] == [Dispatch, Dispatch]
+    assert isinstance(parked, Park)
+    assert parked.wake_at == later(90)
+    assert "takes no more requests for claude-sonnet-4-5" in parked.cause
+    window.start("claude-sonnet-4-5", NOW)
+    assert [type(action) for action in planned(NOW)][:2] == [Dispatch, Park]
+    assert all(isinstance(action, Dispatch) for action in planned(later(90)))
+    assert window.used_up("claude-cli", "another", NOW) is None
+
+
+def test_the_minute_before_a_start_is_made_from_the_runs_that_are_recorded() -> None:
+    def run(claimed, ended, tokens):
+        ends = None if ended is None else later(ended)
+        return Asked(provider="p", claimed_at=later(claimed), ended_at=ends, tokens=tokens)
+
+    window = Window.of([run(-240, None, 4000), run(-30, -10, 600), run(-90, -70, 9000)], NOW)
+    found = window.refusal("p", Rates(tokens=1600), NOW)
+    assert found is not None, "a quarter of the long one, all of the short one, nothing of the old one"
+    assert window.refusal("p", Rates(tokens=1700), NOW) is None
+    assert window.refusal("p", Rates(requests=1), NOW).until == later(30)
+    assert window.refusal("p", Rates(requests=2), NOW) is None
+    assert window.refusal("p", Rates(tokens=1), later(60)) is None
 
 
 @given(

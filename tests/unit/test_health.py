@@ -79,6 +79,20 @@ def test_a_rate_limit_event_brings_its_own_reset_time():
     assert kind_of(RateLimit(status="allowed_warning", resets_at=NOW + HOUR)) is HealthKind.OK
 
 
+def test_the_last_request_of_an_allowance_is_a_limit_before_anything_is_refused():
+    last = seen(RateLimit(status="allowed_warning", resets_at=NOW + HOUR, remaining=0, limit=20))
+    assert last is not None
+    assert (last.kind, last.until) == (HealthKind.RATE_LIMITED, NOW + HOUR)
+    assert kind_of(RateLimit(status="allowed", resets_at=NOW + HOUR, remaining=1)) is HealthKind.OK
+    assert kind_of(RateLimit(status="allowed_warning", resets_at=None, remaining=0)) is HealthKind.OK
+
+
+def test_a_retry_is_until_the_limit_ends_that_its_provider_told():
+    event = seen(replace(a_retry(429, delay=timedelta(seconds=2)), resets_at=NOW + HOUR))
+    assert event is not None
+    assert event.until == NOW + HOUR
+
+
 def test_a_reset_time_in_the_past_is_none():
     event = seen(RateLimit(status="rejected", resets_at=NOW - HOUR))
     assert event is not None
