@@ -189,8 +189,9 @@ class Breakers:
         moved = [each for each in new.values() if _is_shut(before.get(each.key)) != _is_shut(each)]
         for circuit in moved:
             _tell_of(circuit)
-        if any(not each.is_shut(now) for each in moved):
-            self._wake_parked()
+        freed = [each for each in new.values() if _is_shut(before.get(each.key)) and not each.is_shut(now)]
+        if freed:
+            self._wake_waiting(freed)
         if moved:
             self._on_change()
 
@@ -202,9 +203,12 @@ class Breakers:
         except StoreError as error:  # in force all the same; written down with the next one
             log.error("the health of a provider cannot be written down", error=str(error))
 
-    def _wake_parked(self) -> None:
+    def _wake_waiting(self, freed: Iterable[Circuit]) -> None:
+        store, now = self._services.store, self._services.now()
         try:
-            self._services.store.wake_blocked(self._services.now())
+            for circuit in freed:
+                store.release(circuit.provider, circuit.model, now)
+            store.wake_blocked(now)
         except StoreError as error:  # they are looked at when their own time comes
             log.error("parked tasks could not be woken", error=str(error))
 

@@ -418,6 +418,7 @@ class Daemon:
         """A new configuration may route what had no route: look at parked tasks with a wake time again."""
         try:
             self.services.store.wake_blocked(self._now())
+            self.services.store.wake_limited(self._now(), self._source.current.version)
         except StoreError as error:  # they are looked at when their own time comes
             self._store_refused(error)
 

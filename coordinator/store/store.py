@@ -383,6 +383,17 @@ class Store:
         with self._database.write() as conn:
             tasks.wake_blocked(conn, now)
 
+    def wake_limited(self, now: datetime, config_version: str) -> None:
+        """Make tasks due now that wait after a rate limit, if another configuration sent them there."""
+        with self._database.write() as conn:
+            tasks.wake_limited(conn, now, config_version)
+
+    def release(self, provider: str, model: str, now: datetime) -> None:
+        """A target (all of a provider where `model` is "") may be asked again: whoever waits for the end of
+        its limit or refusal is due now. The back-off of a task's own failures stays as long as it was."""
+        with self._database.write() as conn:
+            tasks.release(conn, provider, model, now)
+
     def count_crash(self, task_id: int, now: datetime) -> int:
         """A daemon ended in the middle of handling this running task; how many have, one after the other."""
         with self._database.write() as conn:

@@ -10,12 +10,13 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
 
 from adw_modules.security.admission import AuditRecord, fingerprint
 from adw_modules.tasks.intake import NEVER_ADMITTED, REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import (
+    FailedTarget,
     IssueSnapshot,
     Outcome,
     Override,
@@ -27,7 +28,7 @@ from adw_modules.tasks.model import (
 )
 from coordinator.store import audit, decisions, outbox
 from coordinator.store.records import OutboxKind, TaskChange, Upserted
-from coordinator.store.tables import tasks
+from coordinator.store.tables import runs, tasks
 from coordinator.store.types import clean_text
 
 OPEN_STATES = tuple(state for state in TaskState if not state.is_terminal)
@@ -81,13 +82,27 @@ _WAKE_BLOCKED = (
     .where(tasks.c.state == TaskState.BLOCKED, tasks.c.wake_at > bindparam("at_now"))
     .values(wake_at=bindparam("at_now"))
 )
+_IS_LIMITED = and_(tasks.c.state == TaskState.RETRY_WAIT, tasks.c.last_outcome == Outcome.RATE_LIMITED)
+_WAKE_LIMITED = (
+    update(tasks)
+    .where(
+        _IS_LIMITED,
+        tasks.c.wake_at > bindparam("at_now"),
+        exists().where(
+            runs.c.task_id == tasks.c.task_id,
+            runs.c.token == tasks.c.token,
+            runs.c.config_version != bindparam("at_version"),
+        ),
+    )
+    .values(wake_at=bindparam("at_now"))
+)
 _TOKENS = select(tasks.c.name, tasks.c.token)
 _WAITS = select(tasks.c.task_id, tasks.c.wake_at).where(
     tasks.c.state.in_(_WAITING), tasks.c.wake_at.is_not(None)
 )
-_AVOIDING = select(tasks.c.task_id, tasks.c.failed_on).where(
-    tasks.c.state.in_(OPEN_STATES), tasks.c.failed_on != ()
-)
+_AVOIDING = select(
+    tasks.c.task_id, tasks.c.failed_on, tasks.c.wake_at, _IS_LIMITED.label("is_limited")
+).where(tasks.c.state.in_(OPEN_STATES), tasks.c.failed_on != ())
 _COUNTS = select(tasks.c.state, func.count()).group_by(tasks.c.state)
 _INSERT = insert(tasks).returning(*COLUMNS)
 _CHANGE = update(tasks).where(tasks.c.task_id == bindparam("at_task"))
@@ -270,6 +285,31 @@ def next_wake_at(conn: Connection) -> datetime | None:
 
 def wake_blocked(conn: Connection, now: datetime) -> None:
     conn.execute(_WAKE_BLOCKED, {"at_now": now})
+
+
+def wake_limited(conn: Connection, now: datetime, version: str) -> None:
+    """The limited target stays refused until its time; only another one is found sooner."""
+    conn.execute(_WAKE_LIMITED, {"at_now": now, "at_version": version})
+
+
+def release(conn: Connection, provider: str, model: str, now: datetime) -> None:
+    """What tasks wait for there is over, as far as it was the target's: a limit, refused credentials."""
+    for row in conn.execute(_AVOIDING).all():
+        freed = tuple(
+            replace(each, until=now) if _is_freed(each, provider, model) and each.until > now else each
+            for each in row.failed_on
+        )
+        if freed == row.failed_on:
+            continue
+        values: dict[str, Any] = {"at_task": row.task_id, "failed_on": freed}
+        if row.is_limited and row.wake_at is not None:
+            values["wake_at"] = min(row.wake_at, now)
+        conn.execute(_CHANGE, values)
+
+
+def _is_freed(failed: FailedTarget, provider: str, model: str) -> bool:
+    is_there = failed.provider == provider and model in {"", failed.model}
+    return is_there and failed.why in {Outcome.RATE_LIMITED.value, Outcome.AUTH_FAILED.value}
 
 
 def shift_waits(conn: Connection, step: timedelta) -> None:

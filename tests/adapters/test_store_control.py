@@ -1,9 +1,12 @@
 """How commands reach a running daemon, what it remembers about itself, and the audit trail."""
 
+from datetime import timedelta
+
 import pytest
-from store_samples import LATER, NOW, queue, start
+from store_samples import LATER, NOW, Because, a_settlement, end, queue, start
 
 from adw_modules.errors import StoreError
+from adw_modules.tasks.model import FailedTarget, Outcome, RunOutcome, TaskState
 from coordinator.store import PAUSED, Store
 
 
@@ -70,3 +73,31 @@ def test_a_reader_sees_what_is_committed_and_writes_nothing(store, database_url)
         with pytest.raises(StoreError):
             reader.set_state("started_at", "today")
     assert store.get_state("started_at") is None
+
+
+def test_a_target_that_is_asked_again_frees_who_waits_for_it_and_shortens_no_other_wait(store):
+    wake_at = LATER + timedelta(hours=1)
+
+    def waiting(number, outcome, why, model="m"):
+        _, run = start(store, queue(store, number).task_id, decision=Because(provider="p", model=model))
+        failed = FailedTarget(provider="p", model=model, why=why, until=wake_at)
+        settled = a_settlement(TaskState.RETRY_WAIT, wake_at=wake_at, failed_on=(failed,))
+        assert end(store, run, settled, outcome=RunOutcome(outcome=outcome, detail="no"))
+        return run.task_id
+
+    limited = waiting(1, Outcome.RATE_LIMITED, "rate_limited")
+    elsewhere = waiting(2, Outcome.RATE_LIMITED, "rate_limited", model="other")
+    own = waiting(3, Outcome.FAILED, "api_error")
+    store.wake_limited(LATER, "abc123")  # the configuration that sent them there: nothing else is to be found
+    assert {store.get_task(each).wake_at for each in (limited, elsewhere, own)} == {wake_at}
+
+    store.release("p", "m", LATER)
+    assert [store.get_task(each).wake_at for each in (limited, elsewhere, own)] == [LATER, wake_at, wake_at]
+    assert [store.get_task(each).failed_on[0].until for each in (limited, elsewhere, own)] == [
+        LATER,
+        wake_at,
+        wake_at,
+    ]
+    store.wake_limited(LATER, "another")
+    assert [store.get_task(each).wake_at for each in (elsewhere, own)] == [LATER, wake_at]
+    assert store.get_task(elsewhere).failed_on[0].until == wake_at, "only another target is found sooner"

@@ -367,6 +367,34 @@ def test_a_label_that_asks_for_another_target_ends_the_wait_after_a_rate_limit(w
     assert went(world, number) == ["one/m1", "two/m2"]
 
 
+def test_a_new_fallback_or_a_resumed_provider_ends_the_wait_after_a_rate_limit(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    number = world.issue()
+    world.start()
+    world.until_state(number, "retry_wait")
+    world.write_config(routing={"fallbacks": ["two/m2"]})
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["one/m1", "two/m2"]
+
+    fails(world, "m2", 429)
+    number = world.issue()
+    world.until_state(number, "blocked")  # one is still cooling
+    fails(world, "m2", None)
+    world.cli("providers", "resume", "two")
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["two/m2", "two/m2"]
+
+    world.write_config(routing={"fallbacks": []})
+    world.cli("providers", "resume", "one")
+    number = world.issue()
+    world.until_state(number, "retry_wait")
+    fails(world, "m1", None)
+    world.cli("providers", "resume", "one")
+    world.until_state(number, "succeeded")
+    assert went(world, number) == ["one/m1", "one/m1"]
+
+
 def test_a_label_asks_for_a_workflow_with_its_target_and_prompt_and_a_later_file_can_bring_it(
     world: World,
 ) -> None:
