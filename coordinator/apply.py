@@ -18,6 +18,7 @@ from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.planning import Action, Dispatch, Park, Requeue
+from adw_modules.tasks.report import tells_later
 from adw_modules.tasks.retries import UNCOUNTED
 from coordinator.budgeting import budgets_of
 from coordinator.faultpoints import Point, reached
@@ -158,16 +159,19 @@ def _hold(task: Task, services: Services) -> bool:
 
 def park(action: Park, services: Services) -> Follow | None:
     """Take a task that cannot run out of the queue, with its cause and the time of the next look."""
+    now, is_news = services.now(), action.cause != action.task.cause
+    again_at = None if is_news else tells_later(action.task.told_wake_at, action.wake_at, now)
     parked = services.store.transition(
         action.task.task_id,
         expected=action.task.state,
         state=advance(action.task.state, Event.PARKED),
         cause=action.cause,
         wake_at=action.wake_at,
-        now=services.now(),
-        outbox=("report",) if action.cause != action.task.cause else (),
+        now=now,
+        report_at=again_at,
+        outbox=("report",) if is_news or again_at is not None else (),
     )
-    if not parked or action.cause == action.task.cause:
+    if not parked or not is_news:
         return None
     look = str(action.wake_at or "when asked")
     return partial(log.warning, "parked", task=action.task.name, cause=action.cause, next_look=look)

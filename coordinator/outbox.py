@@ -47,6 +47,7 @@ GIVE_UP_AFTER = 16  # tries of a refused write: a day and a bit with the back-of
 BASE_DELAY = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=4)
 STORE_AGAIN = timedelta(seconds=2)
+PUT_OFF = timedelta(minutes=1)  # what was never tried and is not due by then has time
 STOP_SECONDS = 3.0  # for writes under way when the daemon ends, which has five seconds in all
 MOST_LEAKS_TOLD = 5
 WITHHELD = "(not shown: it seemed to hold a secret)"
@@ -103,7 +104,9 @@ class Outbox:
 
     @property
     def is_idle(self) -> bool:
-        return not self._busy and self.services.store.next_outbox_at() is None
+        """Nothing is under way or due soon; what was put off for minutes is for the next daemon as well."""
+        soon = self.services.now() + PUT_OFF
+        return not self._busy and self.services.store.next_outbox_at(put_off_beyond=soon) is None
 
     def _start_due(self) -> None:
         free = AT_ONCE - len(self._busy)
@@ -280,6 +283,8 @@ class Outbox:
         reached(Point.COMMENT_WRITTEN)
         if comment_id != task.comment_id:
             services.store.record_comment(task.task_id, comment_id)
+        if (told := report.shown_wake(task)) != task.told_wake_at:
+            services.store.record_told(task.task_id, told)
         reached(Point.COMMENT_RECORDED)
         await self._hold_is_shown(task)
         prefix = services.settings.github.status_label_prefix

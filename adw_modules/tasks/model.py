@@ -213,6 +213,7 @@ class Task:
     text_sha: str = ""  # SHA-256 of title and body as the trigger admitted them
     seen_sha: str = ""  # of the last other text that was looked into
     held: str | None = None  # the text was edited by somebody who may not start work: nothing is started
+    told_wake_at: datetime | None = None  # the time of the next look that the comment shows
 
     @property
     def branch(self) -> str:

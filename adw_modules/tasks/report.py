@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from adw_modules.security.invisible import without_invisible
@@ -22,6 +22,8 @@ MAX_COMMENT_CHARS = 20_000
 MAX_FAILURE_LINES = 12
 MAX_SUMMARY_CHARS = 4_000
 MAX_SEEN_CHARS = 6_000  # of the sanitised text, shown where it differs from the issue's
+RETELL_AFTER = timedelta(minutes=5)  # at most one edit in that time because only the time of a look changed
+RETELL_STEP = timedelta(minutes=1)  # by less than this another time is no news
 
 _STATUS_LABEL = {
     TaskState.QUEUED: "queued",
@@ -61,6 +63,22 @@ def status_label(state: TaskState, prefix: str) -> str:
     return f"{prefix}{_STATUS_LABEL[state]}"
 
 
+def shown_wake(task: Task) -> datetime | None:
+    """The time of the next look that the comment shows; None: it shows none."""
+    return task.wake_at if task.state in (TaskState.RETRY_WAIT, TaskState.BLOCKED) else None
+
+
+def tells_later(told: datetime | None, wake_at: datetime | None, now: datetime) -> datetime | None:
+    """When to say that the next look is at another time than the comment shows; None: not worth an edit.
+
+    A look that comes before anybody would read of it is not worth one, and of several the last is told.
+    """
+    at = now + RETELL_AFTER
+    if wake_at is None or wake_at <= at or (told is not None and abs(wake_at - told) < RETELL_STEP):
+        return None
+    return at
+
+
 def marker(task: Task) -> str:
     """Hidden in the sticky comment, so that it is found again and never written twice."""
     return f"<!-- coordinator:{task.repo_id}:{task.issue_number} -->"
@@ -73,8 +91,8 @@ def comment(task: Task, runs: list[RunReport], *, failure_lines: tuple[str, ...]
         parts.append(f"Draft pull request: {task.pr_url}")
     if task.cause:
         parts.append(_quote(task.cause))
-    if task.state in (TaskState.RETRY_WAIT, TaskState.BLOCKED) and task.wake_at:
-        parts.append(f"Next look: {task.wake_at:%Y-%m-%d %H:%M:%S} UTC")
+    if (wake_at := shown_wake(task)) is not None:
+        parts.append(f"Next look: {wake_at:%Y-%m-%d %H:%M:%S} UTC")
     if runs:
         parts.append(_run_table(runs))
         parts.append(f"Rule: `{runs[-1].run.rule or 'default'}` ({quiet(runs[-1].rule_reason)})")

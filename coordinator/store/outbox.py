@@ -56,6 +56,10 @@ _DUE = (
 )
 _WAITS = select(outbox.c.item_id, outbox.c.not_before).where(_IS_PENDING)
 _NEXT = select(func.min(outbox.c.not_before)).where(_IS_PENDING)
+_UNTRIED_LATER = (outbox.c.tries == 0) & (
+    outbox.c.not_before > bindparam("at_later", type_=outbox.c.not_before.type)
+)
+_NEXT_BUT_LATER = _NEXT.where(~_UNTRIED_LATER)
 _DONE = _ONE.where(outbox.c.version == bindparam("at_version")).values(state=OutboxState.DONE, error=None)
 _RETRY = _ONE.values(tries=outbox.c.tries + 1)
 _DEAD = _ONE.values(state=OutboxState.DEAD)
@@ -80,8 +84,11 @@ def dead(conn: Connection) -> list[OutboxItem]:
     return [OutboxItem(**row) for row in conn.execute(_REFUSED).mappings()]
 
 
-def next_at(conn: Connection) -> datetime | None:
-    found: datetime | None = conn.execute(_NEXT).scalar_one()
+def next_at(conn: Connection, *, put_off_beyond: datetime | None = None) -> datetime | None:
+    if put_off_beyond is None:
+        found: datetime | None = conn.execute(_NEXT).scalar_one()
+    else:
+        found = conn.execute(_NEXT_BUT_LATER, {"at_later": put_off_beyond}).scalar_one()
     return found
 
 

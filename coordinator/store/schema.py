@@ -24,6 +24,7 @@ REVISIONS = (
     "0005",
     "0006",
     "0007",
+    "0010",
 )  # oldest first; a test compares it with `migrations/versions`
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -350,13 +350,15 @@ class Store:
         wake_at: datetime | None,
         now: datetime,
         start_over: bool = False,
+        report_at: datetime | None = None,
         token: int | None = None,
         outbox: tuple[str, ...] = (),
     ) -> bool:
         """Move a task that has no live run. False when it is not in the expected state any more.
 
-        `start_over` sets what counts towards the limits since the last trigger to 0. `token` is the highest
-        that was ever given out, where an older copy of the database has forgotten it.
+        `report_at`: when `outbox` is due, if not now. `start_over` sets what counts towards the limits since
+        the last trigger to 0. `token` is the highest that was ever given out, where an older copy of the
+        database has forgotten it.
         Only `claim` leads into `running` and only `finish` out of it: anything else raises IllegalTransition.
         """
         _refuse_running(expected, state)
@@ -368,7 +370,7 @@ class Store:
         with self._database.write() as conn:
             if not tasks.move(conn, task_id, expected=expected, **values):
                 return False
-            self._enqueue(conn, task_id, outbox, now)
+            self._enqueue(conn, task_id, outbox, now, report_at)
             if state is not expected:  # a task that stays parked would fill the trail with its waking
                 audit.add(conn, now, state.value, cause or f"was {expected}", task_id=task_id)
             return True
@@ -494,15 +496,23 @@ class Store:
         with self._database.read() as conn:
             return outbox.dead(conn)
 
-    def next_outbox_at(self) -> datetime | None:
-        """The earliest moment at which something may be sent (may be past); None when nothing is pending."""
+    def next_outbox_at(self, *, put_off_beyond: datetime | None = None) -> datetime | None:
+        """The earliest moment at which something may be sent (may be past); None when nothing is pending.
+
+        `put_off_beyond`: what was never tried and is only due after that does not count.
+        """
         with self._database.read() as conn:
-            return outbox.next_at(conn)
+            return outbox.next_at(conn, put_off_beyond=put_off_beyond)
 
     def record_comment(self, task_id: int, comment_id: int) -> None:
         """The sticky comment of the issue."""
         with self._database.write() as conn:
             tasks.change(conn, task_id, comment_id=comment_id)
+
+    def record_told(self, task_id: int, wake_at: datetime | None) -> None:
+        """The time of the next look that the comment shows now."""
+        with self._database.write() as conn:
+            tasks.change(conn, task_id, told_wake_at=wake_at)
 
     def record_pull(self, task_id: int, number: int, url: str) -> None:
         """The pull request of the issue."""
@@ -739,9 +749,11 @@ class Store:
             return costs.report_of(conn, by, period, is_shown)
 
     @staticmethod
-    def _enqueue(conn: Connection, task_id: int, kinds: tuple[str, ...], now: datetime) -> None:
+    def _enqueue(
+        conn: Connection, task_id: int, kinds: tuple[str, ...], now: datetime, at: datetime | None = None
+    ) -> None:
         for kind in kinds:
-            outbox.add(conn, task_id, kind, now)
+            outbox.add(conn, task_id, kind, now, at)
 
 
 def _refuse_running(*states: TaskState) -> None:

@@ -95,6 +95,7 @@ tasks = Table(
     Column("text_sha", CleanText, nullable=False, server_default=text("''")),
     Column("seen_sha", CleanText, nullable=False, server_default=text("''")),
     Column("held", CleanText),
+    Column("told_wake_at", UtcTime),
     UniqueConstraint("repo_id", "issue_number"),
     CheckConstraint("attempts >= 0", name="attempts_not_negative"),
 )

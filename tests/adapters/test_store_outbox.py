@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from store_samples import LATER, NOW, Because, a_request, a_settlement, end, queue, start
+from store_samples import LATER, NOW, Because, a_request, a_settlement, drain, end, queue, start
 
 from adw_modules.tasks.model import TaskState
 
@@ -153,3 +153,19 @@ def test_a_report_that_failed_keeps_its_back_off_whatever_the_news(store):
     start(store, task.task_id, now=NOW)
     assert due(store, NOW) == []
     assert store.next_outbox_at() == LATER
+
+
+def test_what_was_put_off_and_never_tried_can_be_left_out_of_what_is_due_next(store):
+    task = queue(store)
+    drain(store)
+    far = LATER + timedelta(minutes=5)
+    moved = {"expected": TaskState.QUEUED, "state": TaskState.BLOCKED, "cause": "waits", "wake_at": far}
+    assert store.transition(task.task_id, **moved, now=LATER, outbox=("report",), report_at=far)
+    assert store.next_outbox_at() == far
+    assert store.next_outbox_at(put_off_beyond=LATER) is None
+    assert store.next_outbox_at(put_off_beyond=far) == far
+    (item,) = store.due_outbox(far, 10)
+    store.outbox_retry(item.item_id, not_before=far + timedelta(hours=1), error="no answer")
+    assert store.next_outbox_at(put_off_beyond=LATER) == far + timedelta(hours=1), (
+        "GitHub was asked and failed"
+    )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from typer.testing import CliRunner
 from world import LABEL, MAINTAINER, REPO, STRANGER, Result, World
 
+from adw_modules.tasks.model import Task
 from coordinator import cli
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 # An agent of the Claude dialect that ends as a file beside it says: "429", "500" … or by doing the work.
 _AGENT = """
@@ -367,6 +371,33 @@ def test_a_label_that_asks_for_another_target_ends_the_wait_after_a_rate_limit(w
     assert went(world, number) == ["one/m1", "two/m2"]
 
 
+def test_a_task_that_is_parked_again_for_longer_tells_the_new_time_with_one_edit(world: World) -> None:
+    set_up(world, "one/m1")
+    fails(world, "m1", 429)
+    world.start()
+    first = world.issue()
+    world.until_state(first, "retry_wait")
+    number = world.issue()
+    before = world.until_state(number, "blocked")
+    world.until(lambda: "Next look" in world.comment(number), "the time is told")
+    assert f"{before.wake_at:%H:%M:%S}" in world.comment(number)
+    edits = world.comments(number)[0].updated_at
+
+    world.advance(3601)
+    world.until(lambda: len(world.runs(first)) == 2, "the first one has tried for both")
+
+    def parked_again() -> Task | None:
+        task = world.task(number)
+        later = before.wake_at + timedelta(minutes=30)
+        return task if task and task.state == "blocked" and (task.wake_at or NEVER) > later else None
+
+    after = world.until(parked_again, "it is parked for longer")
+    assert after.cause == before.cause
+    assert world.comments(number)[0].updated_at == edits, "not at once: it may be otherwise soon"
+    world.advance(301)
+    world.until(lambda: f"{after.wake_at:%H:%M:%S}" in world.comment(number), "the new time is told")
+
+
 def test_a_new_fallback_or_a_resumed_provider_ends_the_wait_after_a_rate_limit(world: World) -> None:
     set_up(world, "one/m1")
     fails(world, "m1", 429)
@@ -386,6 +417,7 @@ def test_a_new_fallback_or_a_resumed_provider_ends_the_wait_after_a_rate_limit(w
     assert went(world, number) == ["two/m2", "two/m2"]
 
     world.write_config(routing={"fallbacks": []})
+    world.until(lambda: len(world.events("configuration reloaded")) == 2, "the file is taken over")
     world.cli("providers", "resume", "one")
     number = world.issue()
     world.until_state(number, "retry_wait")

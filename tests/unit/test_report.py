@@ -26,6 +26,20 @@ def a_report(**changes) -> RunReport:
     return RunReport(**{**values, **changes})
 
 
+@pytest.mark.parametrize(
+    ("told", "wake_at", "at"),
+    [
+        (later(3600), later(7200), later(300)),
+        (None, later(7200), later(300)),
+        (later(3600), later(3630), None),  # about the same
+        (later(-60), later(60), None),  # looked at every minute: nobody reads of that in time
+        (later(3600), None, None),
+    ],
+)
+def test_another_time_of_the_next_look_is_told_after_a_while_if_anybody_can_read_of_it(told, wake_at, at):
+    assert report.tells_later(told, wake_at, later(0)) == at
+
+
 def test_the_comment_says_status_rule_target_attempt_tokens_cost_and_time() -> None:
     text = report.comment(a_task(state=TaskState.SUCCEEDED, pr_url="https://x/pull/3"), [a_report()])
     for part in (
