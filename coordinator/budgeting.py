@@ -6,6 +6,7 @@ Decides nothing: `adw_modules.money.budget` does. Writes nothing but that a warn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -16,10 +17,11 @@ from adw_modules.money.budget import (
     Book,
     Budgets,
     Refusal,
+    StopOrder,
     Subject,
     Warned,
 )
-from adw_modules.routing import Checker
+from adw_modules.routing import Checker, Target
 from adw_modules.tasks.model import Cost, Task, Usage
 from adw_modules.tasks.planning import within_budgets
 from coordinator.logs import get_logger
@@ -83,10 +85,38 @@ class Gate:
         return self._read
 
 
+class Room:
+    """Whether budgets have room for a task elsewhere, once a run of it that is ending holds nothing more."""
+
+    def __init__(self, store: Store, settings: Settings, now: datetime, *, without: int) -> None:
+        self._store, self._budgets, self._now = store, budgets_of(settings), now
+        self._without = without
+
+    def has(self, task: Task, target: Target) -> bool:
+        if self._budgets is None:
+            return True
+        book = self._store.budget_book(self._budgets, self._now)
+        live = [replace(run, reserved=run.spent) if run.run_id == self._without else run for run in book.live]
+        subject = self._budgets.subject(task, target.provider)
+        estimate = self._budgets.estimate(subject, self._store.past_runs(target.provider, target.model))
+        found = self._budgets.admit(replace(book, live=live), subject, estimate, now=self._now)
+        return not isinstance(found, Refusal)
+
+
 def gate_of(store: Store, settings: Settings, now: datetime) -> Gate | None:
     """The gate of a configuration; None when it has no budgets."""
     budgets = budgets_of(settings)
     return Gate(store, budgets, now) if budgets else None
+
+
+def to_stop(store: Store, budgets: Budgets, now: datetime) -> tuple[Book, list[StopOrder]]:
+    """All that budgets have given by now, and the live runs that have to end for it.
+
+    To be asked after each usage record: what came since the last time is taken for one.
+    """
+    book = store.budget_book(budgets, now)
+    store.keep_budget_steps()
+    return book, budgets.stops(book, now=now)
 
 
 def spent(usage: Usage, cost: Cost) -> Amounts:

@@ -37,6 +37,7 @@ from adw_modules.tasks.model import (
 )
 from adw_modules.tasks.outcome import classify
 from adw_modules.tasks.retries import Verdict, after_run, own_back_off
+from coordinator.budgeting import Room
 from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
 from coordinator.network import log_refusals, refusals_of
@@ -228,12 +229,17 @@ def _left(services: Services, ending: Ending, outcome: RunOutcome) -> list[Targe
     decision = services.store.decision_of(ending.run.run_id)
     chain = decision.targets if decision else []
     failed = Target(ending.run.provider, ending.run.model)
-    return left(where, failed, chain, ending.task.failed_on, _context_windows(services))
+    found = left(where, failed, chain, ending.task.failed_on, _context_windows(services))
+    if found and outcome.outcome is Outcome.OVER_BUDGET:
+        room = Room(services.store, services.settings, services.now(), without=ending.run.run_id)
+        return [target for target in found if room.has(ending.task, target)]
+    return found
 
 
 def _looks_around(task: Task, outcome: RunOutcome) -> bool:
     """Whether to look at the whole chain instead of waiting for the last of it: the first may be sooner."""
     is_waiting = outcome.outcome in {Outcome.RATE_LIMITED, Outcome.AUTH_FAILED}
+    is_waiting |= outcome.outcome is Outcome.OVER_BUDGET and outcome.retry_at is not None
     return is_waiting and bool(task.failed_on)
 
 

@@ -388,8 +388,8 @@ class Supervisor:
         budgets = budgets_of(services.settings)
         if budgets is None:
             return
-        book = services.store.budget_book(budgets, now)
-        for order in budgets.stops(book, now=now):
+        book, orders = budgeting.to_stop(services.store, budgets, now)
+        for order in orders:
             found = self._live.get(order.run_id)
             if found is not None and found.stop is None:
                 self.stop(order.run_id, order.reason, Outcome.OVER_BUDGET, until=order.until)

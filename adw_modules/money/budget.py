@@ -140,17 +140,26 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """A run that has not ended: what was reserved for it, and what it is known to have used."""
+    """A run that has not ended: what was reserved for it, and what it is known to have used.
+
+    `step`: the most that a run of its provider and model is known to use between two looks at it.
+    """
 
     run_id: int
     subject: Subject
     claimed_at: datetime
     reserved: Amounts
     spent: Amounts
+    step: Amounts = Amounts()
 
     @property
     def holding(self) -> Amounts:
         return at_least(self.reserved, self.spent)
+
+    def risk(self, unit: Unit) -> Decimal:
+        """What its next record may take beyond what it holds; it may be under way already."""
+        next_record = self.spent.of(unit) + self.step.of(unit)
+        return max(NOTHING, next_record - self.holding.of(unit))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +207,12 @@ class Book:
             live=_total(each.spent for each in live),
             holding=_total(each.holding for each in live),
         )
+
+    def risks(self, pot: Pot, unit: Unit) -> dict[int, Decimal]:
+        """By run: what may come on top of all that is held, newest run first."""
+        live = [run for run in self.live if run.holding.of(unit) and pot.holds(run.subject)]
+        risky = {run.run_id: risk for run in live if (risk := run.risk(unit))}
+        return dict(sorted(risky.items(), reverse=True))
 
     def _ended(self, pot: Pot) -> Amounts:
         key = (pot.budget.per, pot.budget.scope, pot.name.casefold())
@@ -374,7 +389,7 @@ class Budgets:
     def _refusal(self, book: Book, pot: Pot, unit: Unit, wanted: Decimal, now: datetime) -> Refusal | None:
         use, limit = book.use(pot), book.limit(pot.budget, unit, now=now)
         # What costs nothing (a free model, a subscription) needs no money.
-        if wanted == 0 or use.taken.of(unit) + wanted <= limit:
+        if wanted == 0 or use.taken.of(unit) + wanted + _but_one(book.risks(pot, unit)) <= limit:
             return None
         return self.refusal(pot, unit, use, wanted, limit=limit, now=now)
 
@@ -392,15 +407,37 @@ class Budgets:
     # -- while runs go on -------------------------------------------------------------------------
 
     def stops(self, book: Book, *, now: datetime) -> list[StopOrder]:
-        """The live runs that have to end: all that draw on a pot that is spent, and one that takes more than
-        was reserved for it where the rest is reserved for others."""
+        """The live runs that have to end: all that draw on a pot that is spent, and those that take more than
+        was reserved for them where the rest is reserved for others, or where more than one of them may."""
         found: dict[int, StopOrder] = {}
+        pots: dict[tuple[str, str], Pot] = {}
         for run in book.live:
             for pot in self.pots(run.subject, hard=True):
+                pots.setdefault((pot.budget.name, pot.name.casefold()), pot)
                 order = self._stop(book, run, pot, now)
                 if order is not None:
                     found.setdefault(run.run_id, order)
+        for pot in pots.values():
+            for order in self._crowd(book, pot, now, found):
+                found.setdefault(order.run_id, order)
         return list(found.values())
+
+    def _crowd(self, book: Book, pot: Pot, now: datetime, ending: Mapping[int, StopOrder]) -> list[StopOrder]:
+        """Of several runs that may go beyond the budget with their next records all but one, newest first;
+        where it is reached already that one as well."""
+        found = []
+        began = {run.run_id: run.claimed_at for run in book.live}
+        for unit, _ in pot.budget.limits():
+            risks = {run_id: risk for run_id, risk in book.risks(pot, unit).items() if run_id not in ending}
+            taken = book.use(pot).taken.of(unit)
+            for run_id in list(risks):
+                limit = book.limit(pot.budget, unit, now=now, since=began[run_id])
+                if taken <= limit and taken + _but_one(risks) <= limit:
+                    break
+                del risks[run_id]
+                reason = f"budget {pot.title}: the rest of it is for other runs"
+                found.append(StopOrder(run_id=run_id, reason=reason, until=now + RECHECK_RESERVED))
+        return found
 
     def _stop(self, book: Book, run: Live, pot: Pot, now: datetime) -> StopOrder | None:
         for unit, _ in pot.budget.limits():
@@ -509,6 +546,11 @@ def shown(unit: Unit, amount: Decimal) -> str:
         return f"{int(amount):,} tokens"
     digits = 2 if amount >= 1 or amount == amount.quantize(Decimal("0.01")) else 4
     return f"${amount:,.{digits}f}"
+
+
+def _but_one(risks: Mapping[int, Decimal]) -> Decimal:
+    """A budget may be exceeded by one record. What others may take beside it has to fit."""
+    return sum(risks.values(), NOTHING) - max(risks.values(), default=NOTHING)
 
 
 def _how_long(refusal: Refusal) -> datetime:

@@ -44,6 +44,8 @@ def elsewhere(outcome: RunOutcome, status: int | None) -> Elsewhere:
     match outcome.outcome:
         case Outcome.RATE_LIMITED | Outcome.AUTH_FAILED | Outcome.STALLED:
             return Elsewhere.ANYWHERE
+        case Outcome.OVER_BUDGET if outcome.retry_at is not None:  # a budget's, which may be of the provider
+            return Elsewhere.ANYWHERE
         case Outcome.FAILED if outcome.failure_class is FailureClass.PROMPT_TOO_LONG:
             return Elsewhere.LARGER
         case Outcome.FAILED if outcome.failure_class in _OF_THE_TARGET and status not in _REQUEST_REFUSED:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from adw_modules.money.budget import RECHECK_RESERVED
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import FailureClass, Outcome, RunOutcome, Task, TaskState
 
@@ -111,7 +112,7 @@ def after_run(
         return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=now + delay)
 
     match outcome.outcome:
-        case Outcome.RATE_LIMITED | Outcome.AUTH_FAILED if moves_on:
+        case Outcome.RATE_LIMITED | Outcome.AUTH_FAILED | Outcome.OVER_BUDGET if moves_on:
             return again(timedelta())
         case Outcome.SUCCEEDED:
             return verdict(Event.RUN_SUCCEEDED)
@@ -163,6 +164,8 @@ def own_back_off(attempts: int, outcome: RunOutcome, policy: RetrySettings, now:
             return max(until, now)
         case Outcome.AUTH_FAILED:
             return now + timedelta(seconds=policy.auth_delay_seconds)
+        case Outcome.OVER_BUDGET:  # longer than that the budget itself refuses
+            return now + RECHECK_RESERVED
     backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
     return now + retry_delay(attempts, backoff, policy)
 

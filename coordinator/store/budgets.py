@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -41,11 +42,15 @@ from adw_modules.money.budget import (
     Spent,
     Subject,
     Warned,
+    at_least,
 )
 from adw_modules.money.reports import total_of
 from adw_modules.tasks.model import UsageSource
+from coordinator.store import control
 from coordinator.store.tables import budget_allowances, budget_warnings, runs, tasks
 
+STEPS_KEPT = 500  # to twice as many, of one provider and model
+_STEPS = "budget_steps"  # key in the daemon state
 MOST_PAST_RUNS = 200  # of one provider and model: enough for a quantile, and newer ones say more
 _LOCK = 0x636F6F7264  # any number that nobody else has: "coord"
 
@@ -65,7 +70,7 @@ _LIVE = (
         runs.c.reserved_tokens,
         runs.c.spent_usd,
         runs.c.spent_tokens,
-        *_SUBJECT,
+        *(*_SUBJECT, runs.c.model),
     )
     .join_from(runs, tasks, runs.c.task_id == tasks.c.task_id)
     .where(runs.c.finished_at.is_(None))
@@ -116,6 +121,27 @@ Sums = dict[tuple[Per, Scope, str], Amounts]
 
 
 @dataclass(slots=True)
+class Steps:
+    """The largest of the last records, not of all there ever were: one that was odd is forgotten again."""
+
+    newest: Amounts = field(default_factory=Amounts)
+    before: Amounts = field(default_factory=Amounts)
+    count: int = 0
+
+    @property
+    def largest(self) -> Amounts:
+        return at_least(self.newest, self.before)
+
+    def note(self, more: Amounts) -> bool:
+        """Whether it is larger than all that are remembered."""
+        known = self.largest
+        if self.count >= STEPS_KEPT:
+            self.before, self.newest, self.count = self.newest, Amounts(), 0
+        self.newest, self.count = at_least(self.newest, more), self.count + 1
+        return more.usd > known.usd or more.tokens > known.tokens
+
+
+@dataclass(slots=True)
 class Ledger:
     """What ended runs used, kept as long as no other run has ended: that is all there is to read again.
 
@@ -128,6 +154,21 @@ class Ledger:
     ended: Mapping[Per, Sequence[Spent]] = field(default_factory=dict)
     sums: Sums = field(default_factory=dict)
     past: dict[tuple[str, str], Sequence[PastRun]] = field(default_factory=dict)
+    seen: dict[int, Amounts] = field(default_factory=dict)  # what live runs had used at the last look
+    steps: dict[tuple[str, str], Steps] = field(default_factory=dict)
+    has_looked: bool = False
+    is_step_news: bool = False  # that the store does not know yet
+
+    def step(self, row: Row[Any], spent: Amounts) -> Amounts:
+        """The most that a run of this provider and model was lately seen to use between two looks."""
+        steps = self.steps.setdefault((row.provider, row.model), Steps())
+        # What lived before the first look had used that much in nobody knows how many steps.
+        before = self.seen.get(row.run_id, Amounts() if self.has_looked else None)
+        self.seen[row.run_id] = spent
+        if before is not None and spent != before:
+            more = Amounts(usd=spent.usd - before.usd, tokens=spent.tokens - before.tokens)
+            self.is_step_news |= steps.note(more)
+        return steps.largest
 
 
 def lock(conn: Connection) -> None:
@@ -138,8 +179,13 @@ def lock(conn: Connection) -> None:
 
 def book(conn: Connection, ledger: Ledger, budgets: Budgets, now: datetime) -> Book:
     """All that budgets have given, as it is now."""
+    if not ledger.has_looked:
+        ledger.steps = _known_steps(conn)
     # Live runs first: one that is settled meanwhile is then counted twice rather than not at all.
-    live = [_live(row, budgets) for row in conn.execute(_LIVE)]
+    live = [_live(row, budgets, ledger) for row in conn.execute(_LIVE)]
+    ledger.has_looked = True
+    if len(ledger.seen) > len(live):
+        ledger.seen = {run.run_id: run.spent for run in live}
     _bring_up_to_date(conn, ledger, budgets, live, now)
     return Book(
         ended=ledger.ended,
@@ -147,6 +193,20 @@ def book(conn: Connection, ledger: Ledger, budgets: Budgets, now: datetime) -> B
         allowances=[_allowance(row) for row in conn.execute(_ALLOWED)],
         sums=ledger.sums,
     )
+
+
+def keep_steps(conn: Connection, ledger: Ledger) -> None:
+    """For the next daemon, which finds live runs and has seen none of their records."""
+    found = [[*key, str(steps.largest.usd), steps.largest.tokens] for key, steps in ledger.steps.items()]
+    control.put(conn, _STEPS, json.dumps(found))
+    ledger.is_step_news = False
+
+
+def _known_steps(conn: Connection) -> dict[tuple[str, str], Steps]:
+    return {
+        (provider, model): Steps(before=Amounts(usd=Decimal(usd), tokens=tokens))
+        for provider, model, usd, tokens in json.loads(control.get(conn, _STEPS) or "[]")
+    }
 
 
 def past(conn: Connection, ledger: Ledger, provider: str, model: str) -> Sequence[PastRun]:
@@ -235,13 +295,15 @@ def _subject(row: Row[Any], budgets: Budgets) -> Subject:
     )
 
 
-def _live(row: Row[Any], budgets: Budgets) -> Live:
+def _live(row: Row[Any], budgets: Budgets, ledger: Ledger) -> Live:
+    spent = Amounts(usd=row.spent_usd or NOTHING, tokens=row.spent_tokens or 0)
     return Live(
         run_id=row.run_id,
         subject=_subject(row, budgets),
         claimed_at=row.claimed_at,
         reserved=Amounts(usd=row.reserved_usd or NOTHING, tokens=row.reserved_tokens or 0),
-        spent=Amounts(usd=row.spent_usd or NOTHING, tokens=row.spent_tokens or 0),
+        spent=spent,
+        step=ledger.step(row, spent),
     )
 
 

@@ -436,6 +436,15 @@ class Store:
         with self._database.read() as conn:
             return budget.book(conn, self._ledger, budgets, now)
 
+    def keep_budget_steps(self) -> None:
+        """Keep how much runs use between two records, if `budget_book` has seen more than ever before.
+
+        The next daemon keeps room for it.
+        """
+        if self._ledger.is_step_news:
+            with self._database.write() as conn:
+                budget.keep_steps(conn, self._ledger)
+
     def past_runs(self, provider: str, model: str) -> Sequence[PastRun]:
         """What the newest ended runs of a provider and model used. After `budget_book`."""
         with self._database.read() as conn:

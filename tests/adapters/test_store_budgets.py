@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from store_samples import NOW, Because, a_settlement, end, queue, some_usage
@@ -38,6 +38,7 @@ from adw_modules.tasks.model import (
     Usage,
     UsageSource,
 )
+from coordinator.budgeting import to_stop
 from coordinator.store import Store
 
 DAILY = Budget(name="daily", usd=Decimal(10))
@@ -171,6 +172,7 @@ def test_when_a_task_may_go_on_is_kept_with_the_stop(store):
 
 # -- whatever happens, no hard budget is overspent by more than one usage record -----------------------------
 
+MOST = 5  # that one record says
 _RULES = Budgets(
     budgets=(
         Budget(name="day", usd=Decimal(40), tokens=1500),
@@ -211,9 +213,18 @@ class Spending(RuleBasedStateMachine):
         self.largest = 0  # record
         self.tasks = 0
         self._open()
+        self._learn_the_largest_record()
 
     def _open(self) -> None:
         self.store = Store.open(self.folder / "c.db", now=self.now)
+
+    def _learn_the_largest_record(self) -> None:
+        """From a run of the day before: what nobody has ever seen nobody can keep room for."""
+        self.now -= timedelta(days=1)
+        self.begin(())
+        self._record(self.live[0], MOST)
+        self._end(self.live[0])
+        self.now += timedelta(days=1)
 
     def teardown(self) -> None:
         self.store.close()
@@ -231,11 +242,23 @@ class Spending(RuleBasedStateMachine):
                     assert book.use(pot).taken.of(unit) <= limit
 
     @precondition(lambda self: any(not each.is_stopped for each in self.live))
-    @rule(data=st.data(), amounts=st.lists(st.integers(1, 5), min_size=1, max_size=8))
+    @rule(data=st.data(), amounts=st.lists(st.integers(1, MOST), min_size=1, max_size=8))
     def report_usage(self, data: st.DataObject, amounts: list[int]) -> None:
         going = data.draw(st.sampled_from([each for each in self.live if not each.is_stopped]))
         for amount in amounts:
             if not going.is_stopped:
+                self._record(going, amount)
+
+    @precondition(lambda self: sum(not each.is_stopped for each in self.live) > 1)
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def all_report_in_one_half_second(self, data: st.DataObject, times: int) -> None:
+        """What they use is used before anybody looks: a stop comes too late for the records under way."""
+        for _ in range(times):
+            going_on = [each for each in self.live if not each.is_stopped]
+            amounts = data.draw(
+                st.lists(st.integers(0, MOST), min_size=len(going_on), max_size=len(going_on))
+            )
+            for going, amount in zip(going_on, amounts, strict=True):
                 self._record(going, amount)
 
     def _record(self, going: Going, amount: int) -> None:
@@ -250,7 +273,9 @@ class Spending(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        going = data.draw(st.sampled_from(self.live))
+        self._end(data.draw(st.sampled_from(self.live)))
+
+    def _end(self, going: Going) -> None:
         self.live.remove(going)
         is_counted = going.used > 0  # of one that said nothing nothing is known
         assert self.store.finish(
@@ -274,7 +299,7 @@ class Spending(RuleBasedStateMachine):
         self._stop_what_has_to()
 
     def _stop_what_has_to(self) -> None:
-        orders = {o.run_id for o in _RULES.stops(self.store.budget_book(_RULES, self.now), now=self.now)}
+        orders = {order.run_id for order in to_stop(self.store, _RULES, self.now)[1]}
         for going in self.live:
             going.is_stopped = going.is_stopped or going.run.run_id in orders
 
@@ -297,6 +322,27 @@ TestSpending = Spending.TestCase
 TestSpending.settings = settings(
     max_examples=8, stateful_step_count=20, deadline=None, database=None, phases=[Phase.generate]
 )
+
+
+@settings(max_examples=25, deadline=None, database=None, phases=[Phase.generate])
+@given(st.lists(st.lists(st.integers(0, MOST), min_size=5, max_size=5), min_size=12, max_size=20))
+def test_runs_that_pass_the_end_in_the_same_half_second_are_over_by_one_record_together(halves) -> None:
+    """Each half second all of them use something before anybody looks; then they are looked at in turn."""
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "c.db", now=NOW) as store:
+        live = [Going(run=claim(store, queue(store, n).task_id)[1]) for n in range(1, 6)]
+        for amounts in ([MOST] * 5, *halves):
+            going_on = [going for going in live if not going.is_stopped]
+            for going, amount in zip(live, amounts, strict=True):
+                if going in going_on:
+                    going.used += amount
+                    spent = Amounts(usd=Decimal(going.used) / 10)
+                    run = going.run
+                    store.save_progress(run.run_id, run.token, offset=going.used, usage=None, spent=spent)
+                    stopped = {order.run_id for order in to_stop(store, TWO_EACH, NOW)[1]}
+                    for other in live:
+                        other.is_stopped |= other.run.run_id in stopped
+            assert use(store).taken.usd <= 10 + Decimal(MOST) / 10
+        assert use(store).spent.usd >= 10 - Decimal(MOST) / 2 or not all(x.is_stopped for x in live)
 
 
 def test_ended_runs_are_read_once_until_another_one_ends(store):

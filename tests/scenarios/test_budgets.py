@@ -6,7 +6,7 @@ from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from world import WAIT, WRITE, Result, World
+from world import WAIT, WRITE, Result, World, program
 
 DONE = Result(state="succeeded", outcomes=("succeeded",), pulls=1, label="done")
 
@@ -85,6 +85,23 @@ def test_a_larger_budget_in_the_file_wakes_what_was_refused_and_a_soft_one_warns
     world.until_state(world.issue(WRITE), "succeeded")
     titles = [each["budget"] for each in world.events("budget warning")]
     assert titles.count("soft (50 tokens a day for repository octo/hello)") == 1
+
+
+def test_a_run_that_the_budget_of_its_provider_stops_moves_on_to_another_provider(a_world) -> None:
+    own = daily(100, scope="provider", only=["claude-cli"])
+    writes = program('open("work.txt", "w").write("done")')
+    world: World = a_world(
+        budgets=[own], providers__other=writes, routing={"fallbacks": ["other/m2", "claude-cli/big"]}
+    )
+    number = world.issue(WAIT)
+    world.start()
+    world.until_state(number, "succeeded")
+    assert [(run.provider, run.outcome) for run in world.runs(number)] == [
+        ("claude-cli", "over_budget"),
+        ("other", "succeeded"),
+    ]
+    assert world.until_logged("moves on")["left"] == ["other/m2"], "its other model is paid from the same pot"
+    assert world.task(number).attempts == 1
 
 
 @pytest.mark.crash

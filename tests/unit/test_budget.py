@@ -407,3 +407,16 @@ def test_small_amounts_of_money_are_shown_with_all_that_matters():
 def test_an_allowance_lets_a_large_run_start_on_a_small_budget_that_is_spent():
     small = replace(DAILY, usd=Decimal(1))
     assert admitted(a_book(1, allowances=(an_allowance(amounts=usd(1)),)), 3, small) == usd(1)
+
+
+def test_of_several_runs_whose_next_records_may_pass_the_end_one_may_go_on():
+    step = usd("0.5")
+    runs = [replace(a_live(2, run_id=n), step=step) for n in range(1, 4)]
+    roomy, tight = replace(DAILY, usd=Decimal(7)), replace(DAILY, usd=Decimal("6.5"))
+    assert not Budgets(budgets=(roomy,)).stops(a_book(0, *runs), now=NOW), "6 held, and 1 for the others"
+    assert [order.run_id for order in Budgets(budgets=(tight,)).stops(a_book(0, *runs), now=NOW)] == [3]
+    book = a_book(0, *runs[:2])
+    assert admitted(book, 2, tight) == usd(2), "4 held, 2 wanted, 0.5 for the other"
+    refused = admitted(book, 2, replace(DAILY, usd=Decimal(6)))
+    assert isinstance(refused, Refusal)
+    assert refused.waits
