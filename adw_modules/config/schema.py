@@ -363,6 +363,17 @@ class RuleTargetSettings(Section):
     model: Name | None = None
     weight: Annotated[int, whole(least=1, most=1000)] = 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_written(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "select" in table:
+            raise in_table(
+                "cannot be a selection: tasks are spread over written targets by their weights, and a "
+                "selection finds its own for each task; use target = { select = … }, with written targets "
+                "as fallbacks"
+            )
+        return table
+
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
         if self.provider is None and self.model is None:

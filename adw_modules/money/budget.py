@@ -164,13 +164,18 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What an operator has allowed for a while beyond a budget, in each of its pots."""
+    """What an operator has allowed for a while beyond a budget: in `pot`, or in each of its pots."""
 
     budget: str
     amounts: Amounts
     at: datetime
     until: datetime
     reason: str = ""
+    pot: str = ""
+
+    def is_for(self, pot: Pot) -> bool:
+        is_this = not self.pot or self.pot.casefold() == pot.name.casefold()
+        return self.budget == pot.budget.name and is_this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +226,12 @@ class Book:
             self.sums[key] = _total(row.amounts for row in rows if pot.holds(row.subject))
         return self.sums[key]
 
-    def limit(self, budget: Budget, unit: Unit, *, now: datetime, since: datetime | None = None) -> Decimal:
+    def limit(self, pot: Pot, unit: Unit, *, now: datetime, since: datetime | None = None) -> Decimal:
         """What a pot may give. An allowance counts until it ends, and for what was live before that."""
-        found = dict(budget.limits())[unit]
+        found = dict(pot.budget.limits())[unit]
         for allowed in self.allowances:
             ends = allowed.until > min(now, since or now)
-            if allowed.budget == budget.name and allowed.at <= now and ends:
+            if allowed.is_for(pot) and allowed.at <= now and ends:
                 found += allowed.amounts.of(unit)
         return found
 
@@ -387,7 +392,7 @@ class Budgets:
         return max(lasting or refusals, key=_how_long)
 
     def _refusal(self, book: Book, pot: Pot, unit: Unit, wanted: Decimal, now: datetime) -> Refusal | None:
-        use, limit = book.use(pot), book.limit(pot.budget, unit, now=now)
+        use, limit = book.use(pot), book.limit(pot, unit, now=now)
         # What costs nothing (a free model, a subscription) needs no money.
         if wanted == 0 or use.taken.of(unit) + wanted + _but_one(book.risks(pot, unit)) <= limit:
             return None
@@ -431,7 +436,7 @@ class Budgets:
             risks = {run_id: risk for run_id, risk in book.risks(pot, unit).items() if run_id not in ending}
             taken = book.use(pot).taken.of(unit)
             for run_id in list(risks):
-                limit = book.limit(pot.budget, unit, now=now, since=began[run_id])
+                limit = book.limit(pot, unit, now=now, since=began[run_id])
                 if taken <= limit and taken + _but_one(risks) <= limit:
                     break
                 del risks[run_id]
@@ -443,7 +448,7 @@ class Budgets:
         for unit, _ in pot.budget.limits():
             if run.holding.of(unit) == 0:
                 continue
-            use, limit = book.use(pot), book.limit(pot.budget, unit, now=now, since=run.claimed_at)
+            use, limit = book.use(pot), book.limit(pot, unit, now=now, since=run.claimed_at)
             if use.spent.of(unit) >= limit:
                 end = span(pot.budget.per, now, self.zone).end
                 reason = f"budget {pot.title} is used up: {shown(unit, use.spent.of(unit))} spent"
@@ -460,7 +465,7 @@ class Budgets:
 
     def _warnings(self, book: Book, pot: Pot, now: datetime) -> Iterator[Warned]:
         for unit, _ in pot.budget.limits():
-            limit, spent = book.limit(pot.budget, unit, now=now), book.use(pot).spent.of(unit)
+            limit, spent = book.limit(pot, unit, now=now), book.use(pot).spent.of(unit)
             reached = [share for share in pot.budget.warn_at if spent >= limit * Decimal(str(share))]
             if reached:
                 start = span(pot.budget.per, now, self.zone).start
@@ -477,7 +482,7 @@ class Budgets:
     def left(self, book: Book, subject: Subject, *, now: datetime) -> float | None:
         """The smallest share (0 to 1) left in any pot of the task; None: no budget is about it."""
         shares = [
-            max(NOTHING, 1 - book.use(pot).taken.of(unit) / book.limit(pot.budget, unit, now=now))
+            max(NOTHING, 1 - book.use(pot).taken.of(unit) / book.limit(pot, unit, now=now))
             for pot in self.pots(subject)
             for unit, _ in pot.budget.limits()
         ]
@@ -493,7 +498,7 @@ class Budgets:
         ]
 
     def _standing(self, book: Book, pot: Pot, unit: Unit, now: datetime) -> Standing:
-        use, limit = book.use(pot), book.limit(pot.budget, unit, now=now)
+        use, limit = book.use(pot), book.limit(pot, unit, now=now)
         spent, taken = use.spent.of(unit), use.taken.of(unit)
         if pot.budget.is_hard:  # where one run took too much, the others are stopped before they take all
             taken = min(taken, max(limit, spent))

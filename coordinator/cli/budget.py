@@ -24,6 +24,10 @@ GAP = "  "
 HEADINGS = ("budget", "for", "limit", "spent", "reserved", "left", "until")
 LONGEST = timedelta(days=366)
 _DURATION = re.compile(r"(\d{1,5})([mhd])")
+PotOption = Annotated[
+    str | None,
+    typer.Option("--pot", help="Only for this label, repository, author …", show_default=False),
+]
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -35,6 +39,7 @@ def register(app: typer.Typer) -> None:
     )
     group.callback()(budget)
     group.command()(allow)
+    group.command("take-back")(take_back)
     app.add_typer(group, name="budget")
 
 
@@ -72,10 +77,11 @@ def allow(  # noqa: PLR0917  # typer gives options by name
     ] = None,
     lasting: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 1d.", show_default=False)] = "",
     reason: Annotated[str, typer.Option("--reason", help="Kept in the audit trail.")] = "",
+    pot: PotOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Let each pot of a budget give more until the time is over; what was started by then may go on."""
+    """Let the pots of a budget give more until the time is over; what was started by then may go on."""
     from adw_modules.money.budget import Allowance
     from coordinator.cli.common import daemon_status, print_json, settings_in_force
     from coordinator.clock import utc_now
@@ -88,6 +94,7 @@ def allow(  # noqa: PLR0917  # typer gives options by name
         at=now,
         until=now + _duration(lasting),
         reason=reason,
+        pot=_pot(_budgets(loaded), name, pot) or "",
     )
     _need_state(loaded)
     with Store.open(loaded.database_url, now=now, migrate=daemon_status(loaded) is None) as store:
@@ -97,6 +104,31 @@ def allow(  # noqa: PLR0917  # typer gives options by name
         print_json(_allowed(allowance))
     else:
         typer.echo(f"{_allowed_line(allowance)}.")
+
+
+def take_back(
+    name: Annotated[str, typer.Argument(help="The budget's name.", show_default=False)],
+    pot: PotOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """End what was allowed beyond a budget; what was started meanwhile may go on."""
+    from coordinator.cli.common import daemon_status, print_json, settings_in_force
+    from coordinator.clock import utc_now
+    from coordinator.store import StatePaths, Store
+
+    loaded, now = settings_in_force(config).loaded, utc_now()
+    pot = _pot(_budgets(loaded), name, pot)
+    _need_state(loaded)
+    with Store.open(loaded.database_url, now=now, migrate=daemon_status(loaded) is None) as store:
+        title = f"budget {name}" + (f" for {pot}" if pot else "")
+        count = store.take_back(name, pot, text=f"{title} gives no more than it has", now=now)
+    StatePaths(loaded.state_dir).touch_wake()
+    if as_json:
+        print_json({"budget": name, "for": pot, "taken_back": count})
+    else:
+        exceptions = "1 exception" if count == 1 else f"{count} exceptions"
+        typer.echo(f"{title}: {exceptions} taken back.")
 
 
 # -- what was asked for -----------------------------------------------------------------------------------
@@ -134,6 +166,26 @@ def _wanted(budgets: Budgets, name: str, usd: Decimal | None, tokens: int | None
         what = "money" if unit is Unit.USD else "tokens"
         raise typer.BadParameter(f"budget {name} does not limit {what}, so --{unit} would change nothing.")
     return Amounts(usd=usd or NOTHING, tokens=tokens or 0)
+
+
+def _pot(budgets: Budgets, name: str, pot: str | None) -> str | None:
+    """The name of the pot as the configuration spells it, if it does."""
+    from adw_modules.config.wording import suggestion
+    from adw_modules.money.budget import Scope
+
+    known = {each.name: each for each in budgets.budgets}
+    if name not in known:
+        raise typer.BadParameter(f"there is no budget {name!r}{suggestion(name, known, what='there are')}.")
+    if pot is None:
+        return None
+    found = known[name]
+    if found.scope is Scope.ALL or not pot.strip():
+        raise typer.BadParameter(f"budget {name} has one pot for everything: leave --pot out.")
+    spelled = {each.casefold(): each for each in found.only}
+    if spelled and pot.casefold() not in spelled:
+        hint = suggestion(pot, found.only, what="there are")
+        raise typer.BadParameter(f"budget {name} has no pot for {found.scope} {pot!r}{hint}.")
+    return spelled.get(pot.casefold(), pot)
 
 
 def _dollars(text: str | None) -> Decimal | None:
@@ -217,6 +269,7 @@ def _allowed(allowance: Allowance) -> dict[str, Any]:
         "from": allowance.at,
         "until": allowance.until,
         "reason": allowance.reason,
+        "for": allowance.pot or None,
     }
 
 
@@ -226,4 +279,5 @@ def _allowed_line(allowance: Allowance) -> str:
     amounts = [shown(unit, allowance.amounts.of(unit)) for unit in Unit if allowance.amounts.of(unit)]
     why = f" ({allowance.reason})" if allowance.reason else ""
     until = f"{allowance.until:%Y-%m-%d %H:%M} UTC"
-    return f"budget {allowance.budget} may give {' and '.join(amounts)} more until {until}{why}"
+    name = allowance.budget + (f" for {allowance.pot}" if allowance.pot else "")
+    return f"budget {name} may give {' and '.join(amounts)} more until {until}{why}"

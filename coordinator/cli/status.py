@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WIDE = 120  # columns from which routing has columns of its own
 GAP = 2  # columns between two columns
+MOST_BUDGETS = 3  # that are shown; `coordinator budget` shows all
 WIDTH_OF_A_FILE = 160  # columns, where the output is not a terminal
 
 
@@ -62,6 +63,7 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
             "daemon": {"running": daemon is not None, **(daemon or {})},
             "paused": store.get_state(PAUSED) is not None,
             "providers": [_provider_facts(loaded, circuit, now) for circuit in _unwell(store)],
+            "budgets": _budgets(store, loaded, now),
             "counts": {state.value: count for state, count in store.counts_by_state().items()},
             "tasks": [_task_facts(store, task) for task in _shown_tasks(store, limit)],
             "unpublished": [_unpublished(store, item) for item in store.dead_outbox()],
@@ -74,6 +76,28 @@ def collect(loaded: LoadedSettings, now: datetime, limit: int) -> dict[str, Any]
                 "runs_on_subscription": totals.runs_on_subscription,
             },
         }
+
+
+def _budgets(store: Store, loaded: LoadedSettings, now: datetime) -> list[dict[str, Any]]:
+    """The pots of budgets, the fullest first."""
+    from adw_modules.money.budget import shown
+    from coordinator.budgeting import budgets_of
+
+    budgets = budgets_of(loaded.settings)
+    if budgets is None:
+        return []
+    standings = budgets.standings(store.budget_book(budgets, now), now=now)
+    return [
+        {
+            "budget": each.pot.budget.name,
+            "for": each.pot.name or None,
+            "limit": shown(each.unit, each.limit),
+            "spent": shown(each.unit, each.spent),
+            "reserved": shown(each.unit, each.reserved) if each.reserved else None,
+            "share": round(float(each.spent / each.limit), 4),
+        }
+        for each in sorted(standings, key=lambda each: each.spent / each.limit, reverse=True)
+    ]
 
 
 def _unwell(store: Store) -> list[Circuit]:
@@ -190,6 +214,8 @@ def _head(facts: dict[str, Any], now: datetime) -> Iterator[Text]:
         )
     for provider in facts["providers"]:
         yield _provider_line(provider, now)
+    if facts["budgets"]:
+        yield _budget_line(facts["budgets"])
     limit = (daemon.get("github") or {}).get("blocked_until")
     if limit:
         until = when(datetime.fromisoformat(limit), now)
@@ -235,6 +261,20 @@ def _provider_line(provider: dict[str, Any], now: datetime) -> Text:
         else ""
     )
     return Text.assemble((f"  {name}: ", "yellow"), f"{text}{why}")
+
+
+def _budget_line(budgets: list[dict[str, Any]]) -> Text:
+    from rich.text import Text
+
+    def one(each: dict[str, Any]) -> str:
+        name = each["budget"] + (f" ({_one_line(each['for'])})" if each["for"] else "")
+        reserved = f", {each['reserved']} reserved" if each["reserved"] else ""
+        return f"{name} {each['spent']} of {each['limit']} spent{reserved}"
+
+    told = "; ".join(map(one, budgets[:MOST_BUDGETS]))
+    more = len(budgets) - MOST_BUDGETS
+    style = "red" if budgets[0]["share"] >= 1 else ""
+    return Text.assemble(("  Budgets: ", style), told + (f"; and {more} more" if more > 0 else ""))
 
 
 def _repository_line(name: str, repository: dict[str, Any], now: datetime) -> Text:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     true,
     type_coerce,
+    update,
 )
 
 from adw_modules.money.budget import (
@@ -110,6 +111,9 @@ _PAST = (
 )
 _ALLOWED = select(budget_allowances).order_by(budget_allowances.c.allowance_id)
 _ALLOW = insert(budget_allowances)
+_END_ALLOWANCE = update(budget_allowances).where(
+    budget_allowances.c.allowance_id == bindparam("at_allowance")
+)
 _WARNED = select(budget_warnings.c.period, budget_warnings.c.share).where(
     budget_warnings.c.pot == bindparam("at_pot")
 )
@@ -236,8 +240,21 @@ def allow(conn: Connection, allowance: Allowance) -> None:
             "at": allowance.at,
             "until": allowance.until,
             "reason": allowance.reason,
+            "pot": allowance.pot,
         },
     )
+
+
+def take_back(conn: Connection, name: str, pot: str | None, now: datetime) -> int:
+    """How many allowances end now that would have gone on. `pot` None: all of the budget's."""
+    ended = [
+        row.allowance_id
+        for row in conn.execute(_ALLOWED)
+        if row.budget == name and row.until > now and pot in {None, row.pot}
+    ]
+    for allowance_id in ended:
+        conn.execute(_END_ALLOWANCE, {"at_allowance": allowance_id, "until": now})
+    return len(ended)
 
 
 def is_news(conn: Connection, warned: Warned) -> bool:
@@ -314,4 +331,5 @@ def _allowance(row: Row[Any]) -> Allowance:
         at=row.at,
         until=row.until,
         reason=row.reason,
+        pot=row.pot,
     )

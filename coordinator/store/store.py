@@ -460,6 +460,17 @@ class Store:
             audit.add(conn, allowance.at, "budget_allowed", text)
             return control.ask(conn, "budget", None, text, allowance.at)
 
+    def take_back(self, name: str, pot: str | None, *, text: str, now: datetime) -> int:
+        """End what was allowed beyond a budget, for one pot of it or (None) all; the number of exceptions.
+
+        `text` is what the audit trail says.
+        """
+        with self._database.write() as conn:
+            count = budget.take_back(conn, name, pot, now)
+            if count:
+                audit.add(conn, now, "budget_taken_back", text)
+            return count
+
     def warn_of_budget(self, warned: Warned, *, text: str, now: datetime) -> bool:
         """Remember that a share of a budget is used. False when it was said before in this period."""
         with self._database.write() as conn:

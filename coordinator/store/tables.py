@@ -273,6 +273,7 @@ budget_allowances = Table(
     Column("at", UtcTime, nullable=False),
     Column("until", UtcTime, nullable=False),
     Column("reason", CleanText, nullable=False),
+    Column("pot", CleanText, nullable=False, server_default=text("''")),
 )
 
 # The largest share of each pot that was warned of in its current period.

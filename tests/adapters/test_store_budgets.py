@@ -154,6 +154,32 @@ def test_an_allowance_is_kept_audited_and_asks_the_daemon_to_look_again(open_sto
     assert [(each.request_id, each.verb) for each in store.pending_requests()] == [(request, "budget")]
 
 
+def test_an_allowance_for_one_pot_counts_there_alone_and_ends_when_it_is_taken_back(store):
+    labels = Budget(name="labels", usd=Decimal(10), scope=Scope.LABEL)
+    budgets = Budgets(budgets=(labels,))
+    until = NOW + timedelta(hours=2)
+    for pot in ("UI", ""):
+        store.allow(
+            Allowance(budget="labels", amounts=Amounts(usd=Decimal(5)), at=NOW, until=until, pot=pot),
+            text="more",
+        )
+
+    def limits(now):
+        book = store.budget_book(budgets, now)
+        return [book.limit(Pot(labels, name), Unit.USD, now=now) for name in ("ui", "docs")]
+
+    soon = NOW + timedelta(hours=1)
+    assert limits(soon) == [20, 15]
+    assert store.take_back("labels", "UI", text="enough", now=soon) == 1
+    assert limits(soon) == [15, 15]
+    assert store.take_back("other", None, text="enough", now=soon) == 0
+    assert store.take_back("labels", None, text="enough", now=soon) == 1
+    assert limits(soon) == [10, 10]
+    since = NOW + timedelta(minutes=30)
+    book = store.budget_book(budgets, soon)
+    assert book.limit(Pot(labels, "ui"), Unit.USD, now=soon, since=since) == 20, "what was live may use it"
+
+
 def test_a_warning_is_given_once_for_each_share_and_period(open_store):
     warned = Warned(key="daily", period="2026-11-20", share=0.8, title="daily", spent="$8.00")
     assert open_store().warn_of_budget(warned, text="80 %", now=NOW)

@@ -6,7 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -17,7 +20,8 @@ from sqlalchemy import event, insert, text
 from store_samples import LATER, NOW, REPO_ID, Because, drain, end, queue, start
 
 from adw_modules.errors import StoreError
-from adw_modules.tasks.model import Outcome, TaskState
+from adw_modules.money.budget import Amounts, Budget, Budgets, Per, Pot
+from adw_modules.tasks.model import Outcome, Priority, TaskState
 from coordinator.store import Store, schema, tables
 from coordinator.store.database import open_database
 
@@ -66,6 +70,77 @@ def test_an_upgraded_and_a_new_sqlite_file_are_the_same_to_the_letter(tmp_path):
     upgraded.close()
     Store.open(tmp_path / "new.db", now=NOW).close()
     assert sqlite_schema(tmp_path / "upgraded.db") == sqlite_schema(tmp_path / "new.db")
+
+
+def test_runs_of_a_store_from_before_budgets_count_for_budgets_after_the_upgrade(blank, database_url):
+    with blank.write() as conn:
+        schema.upgrade(conn, "0005")
+        conn.execute(insert(tables.tasks).values(_an_old_task(1)))
+        for number, (cost, ended, uses) in enumerate(_OLD_RUNS, start=1):
+            conn.execute(insert(tables.runs).values(_an_old_run(number, cost, ended)))
+            for model, tokens in uses.items():
+                conn.execute(insert(tables.usage).values(run_id=number, model=model, **tokens))
+    blank.close()
+    budgets = Budgets(budgets=(Budget(name="all", usd=Decimal(10), per=Per.TOTAL),))
+    with Store.open(database_url, now=LATER) as store:
+        use = store.budget_book(budgets, LATER).use(Pot(budgets.budgets[0]))
+    assert use.ended == Amounts(usd=Decimal("1.25"), tokens=1234 + 1000), "reasoning is part of the output"
+    assert use.live == Amounts(), "what lives counts as far as it tells from now on"
+
+
+_NO_TOKENS = dict.fromkeys(
+    ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"), 0
+)
+_OLD_RUNS = [
+    (
+        Decimal("1.00"),
+        NOW,
+        {
+            "a": _NO_TOKENS | {"input": 1000, "cache_read": 200, "output": 30, "reasoning": 25},
+            "b": _NO_TOKENS | {"cache_write_5m": 3, "cache_write_1h": 1},
+        },
+    ),
+    (Decimal("0.25"), NOW, {}),
+    (None, NOW, {"a": _NO_TOKENS | {"output": 1000}}),  # of unknown cost
+    (None, None, {"a": _NO_TOKENS | {"output": 500}}),  # it lives
+]
+
+
+def _an_old_task(number: int) -> dict[str, Any]:
+    texts = ("title", "snapshot_title", "snapshot_body", "url", "author", "triggered_by")
+    return {
+        **dict.fromkeys(texts, "x"),
+        **dict.fromkeys(("attempts", "runs", "token"), 4),
+        **dict.fromkeys(("issue_updated_at", "created_at", "updated_at"), NOW),
+        "task_id": number,
+        "name": f"gh-{number}",
+        "repo": "acme/widgets",
+        "repo_id": REPO_ID,
+        "issue_number": number,
+        "labels": ("bug",),
+        "priority": Priority.NORMAL,
+        "trigger_event_id": 1,
+        "state": TaskState.RUNNING,
+        "listed": True,
+    }
+
+
+def _an_old_run(number: int, cost: Decimal | None, ended: datetime | None) -> dict[str, Any]:
+    return {
+        "run_id": number,
+        "task_id": 1,
+        "token": number,
+        "attempt": number,
+        "provider": "claude-cli",
+        "model": "a",
+        "config_version": "v",
+        "run_dir": "/r",
+        "claimed_at": NOW,
+        "started_at": NOW,
+        "finished_at": ended,
+        "cost_usd": cost,
+        "stream_offset": 0,
+    }
 
 
 def test_the_list_of_revisions_is_that_of_the_migration_files():

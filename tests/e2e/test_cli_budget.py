@@ -70,6 +70,10 @@ def test_table_and_json_show_what_each_budget_has_given(world: World, config: Pa
             "--for must be a time such as 30m, 2h or 1d, at most 366d",
         ),
         (["all", "--tokens", "5"], "--for must be a time such as 30m, 2h or 1d"),
+        (
+            ["all", "--tokens", "5", "--for", "2h", "--pot", "x"],
+            "budget all has one pot for everything: leave --pot out.",
+        ),
     ],
 )
 def test_a_wish_that_makes_no_sense_is_one_sentence_and_exit_2(

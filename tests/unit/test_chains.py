@@ -136,6 +136,7 @@ def test_a_task_that_needs_more_context_than_a_model_has_goes_on_in_the_chain(ro
         ('model = "base"\nfallbacks = ["a/base"]', "a/base stands in its chain of targets twice"),
         ('target = "aa/m"', 'names "aa", which no [providers] table has; did you mean "a"?'),
         ('fallbacks = ["bb/m"]', 'names "bb"'),
+        ('targets = [{ select = "cheapest" }]', "cannot be a selection: tasks are spread"),
         ("targets = [{ weight = 2 }]", "needs a provider, a model, or both"),
         ('targets = [{ model = "m", weight = 0 }]', "weight must be a whole number of 1 or more"),
     ],
