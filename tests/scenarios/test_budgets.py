@@ -50,6 +50,10 @@ def test_a_run_that_comes_to_the_end_of_a_budget_is_stopped_and_an_operator_lets
     (found,) = world.cli("budget", "--json")["budgets"]
     assert (found["limit"], found["reserved"]) == (1_000_100, 0)
     assert 100 < found["spent"] == sum(world.task(number).tokens for number in (stopped, refused))
+    assert f"Budgets: daily {found['spent']:,} tokens of 1,000,100 tokens spent" in world.cli("status")
+    assert world.cli("budget", "take-back", "daily") == "budget daily: 1 exception taken back."
+    assert world.cli("budget", "--json")["budgets"][0]["limit"] == 100
+    assert world.cli("status", "--json")["budgets"][0]["share"] > 1
 
 
 def test_what_a_budget_refused_goes_on_when_the_next_day_begins_in_the_zone_of_the_configuration(
