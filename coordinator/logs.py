@@ -128,6 +128,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` without any character of a secret, also where secrets overlap."""
+        if not any(secret in text for secret in self._secrets):
+            return text  # nearly all that is logged
         spans = sorted(span for secret in self._secrets for span in _occurrences(secret, text))
         parts, end = [], 0
         for start, stop in spans:
@@ -138,6 +140,8 @@ class Redactor:
 
     def value(self, value: Any, *, depth: int = _DEEPEST) -> Any:
         """The same for anything that can stand in a log event; what comes out is plain JSON data."""
+        if isinstance(value, str):
+            return self.text(value)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, bytes | bytearray):
@@ -150,7 +154,9 @@ class Redactor:
         return value if isinstance(value, int | float) and shown == str(value) else shown
 
     def processor(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return {key: self.value(inner) for key, inner in event.items()}
+        return {
+            key: self.text(inner) if type(inner) is str else self.value(inner) for key, inner in event.items()
+        }
 
 
 def _spellings(secret: str) -> set[str]:

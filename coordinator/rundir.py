@@ -23,6 +23,7 @@ log = get_logger()
 _TAIL_BYTES = 16_384
 _SMALL = 1 << 20  # bytes of output that are looked through in no time
 _PIECE = 4 << 20
+_WITHOUT_KEYS = frozenset({"lock", "started", "exit"})  # times and numbers of the shim's
 _MOST_FILES = 10_000  # of one run directory: an agent may have made any number in its configuration folder
 
 
@@ -54,8 +55,7 @@ def _files_of(run_dir: Path) -> Iterator[tuple[str, int]]:
     """(name, descriptor of its folder) of each file. Follows no link, and ends after very many."""
     left = _MOST_FILES
     for _, _, files, folder in os.fwalk(run_dir, follow_symlinks=False):
-        for name in files[:left]:
-            yield name, folder
+        yield from ((name, folder) for name in files[:left] if name not in _WITHOUT_KEYS)
         left -= len(files)
         if left <= 0:
             return
