@@ -170,6 +170,7 @@ class ProviderManager:
         allowed = bool((tables.get("content") or {}).get("project_hooks", False))
         self._providers = _load(tables.get("providers") or {}, project_root, project_hooks=allowed)
         self._seen: dict[str, Availability] | None = None
+        self._seen_last: dict[str, Availability] = {}
 
     @contextmanager
     def looked_at_once(self) -> Iterator[None]:
@@ -178,7 +179,7 @@ class ProviderManager:
         try:
             yield
         finally:
-            self._seen = None
+            self._seen_last, self._seen = self._seen, None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -202,6 +203,11 @@ class ProviderManager:
         if name not in self._seen:
             self._seen[name] = self._looked_at(name)
         return self._seen[name]
+
+    def program_of(self, name: str) -> str | None:
+        """The absolute path of what a planned run starts, as the plan found it: not looked for again."""
+        seen = self._seen_last.get(name)
+        return (seen or self.availability(name)).program
 
     def _looked_at(self, name: str) -> Availability:
         provider = self._providers.get(name)

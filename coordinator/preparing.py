@@ -122,7 +122,7 @@ def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]
         run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
     )
     # The worker stands in the workspace: a bare name must not be looked up there.
-    return (providers.availability(run.provider).program or program, *arguments)
+    return (providers.program_of(run.provider) or program, *arguments)
 
 
 def _environment(services: Services, provider: ProviderSettings, run: Run, marker: str) -> dict[str, str]:
