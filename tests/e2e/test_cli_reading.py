@@ -85,7 +85,7 @@ def test_why_says_in_one_sentence_what_holds_a_task_and_when_that_changes(world:
     for key, begin in begins.items():
         sentence, *decisions = answers[key].out.strip().splitlines()
         assert sentence.startswith(f"gh-{world.numbers[key]} {begin}")
-        assert all(re.match(r"  \d\d:\d\d:\d\d [a-z]+: ", each) for each in decisions)
+        assert all(": " in each and each.startswith("  ") for each in decisions)
         assert re.fullmatch(r".*[^.]\.", sentence)  # one line, one full stop at its end
         assert "it is looked at again" in sentence or "it runs again after `coordinator retry" in sentence
 
