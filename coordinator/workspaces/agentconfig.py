@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adw_modules.security.guarded import is_agent_config
+from coordinator.workspaces.files import inside
 from coordinator.workspaces.git import Git
-from coordinator.workspaces.places import Tree
+from coordinator.workspaces.places import PREVIOUS_CONFIG, Tree
 
 MESSAGE = "Take agent configuration from the default branch"
-_PREVIOUS = "agent-config.previous"  # in the worktree's git directory, which goes with the worktree
 
 
 def restore_agent_config(git: Git, tree: Tree, base: str, now_stamp: str) -> list[str]:
@@ -82,7 +82,7 @@ def _on_disk(root: Path) -> Iterator[str]:
 
 
 def _move_away(tree: Tree, path: str, now_stamp: str) -> None:
-    place = tree.admin / _PREVIOUS / now_stamp / path
+    place = inside(tree.admin, Path(PREVIOUS_CONFIG) / now_stamp / path)
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.move(tree.path / path, place)
 

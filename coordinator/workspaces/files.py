@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from adw_modules.errors import WorkspaceError
 
 _NOTE_LINES = 20
 _NOTE_BYTES = 4096
+_MOST_TEXT = 1 << 20  # bytes of what is called a small file
 
 
 @contextmanager
@@ -64,7 +65,25 @@ def read_text(path: Path) -> str:
     """The stripped text of a small file; empty when it is missing or not a plain file."""
     if path.is_symlink() or not path.is_file():
         return ""
-    return path.read_text(errors="replace").strip()
+    with path.open("rb") as file:  # an agent may have made it as long as it likes
+        return file.read(_MOST_TEXT).decode(errors="replace").strip()
+
+
+def remove_links(folder: Path, *, but: Callable[[str], bool]) -> None:
+    """Take away what is neither a file nor a folder, at any depth; `but`: names in `folder` to leave alone.
+
+    git writes through links: what it logs, stages or is told to commit would land wherever one leads.
+    """
+    todo = [str(folder)]
+    while todo:
+        place = todo.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if place != str(folder) or not but(entry.name):
+                        todo.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink()
 
 
 def read_note(path: Path) -> str | None:

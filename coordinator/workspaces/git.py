@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from adw_modules.errors import WorkspaceError
-from coordinator.workspaces.files import restore
-from coordinator.workspaces.places import BLOCKED_FILE, Mirror, Tree
+from coordinator.workspaces.files import remove_links, restore
+from coordinator.workspaces.places import BLOCKED_FILE, PREVIOUS_CONFIG, SANDBOX_GIT, Mirror, Tree
 
 FETCH_REFSPEC = "+refs/heads/*:refs/remotes/origin/*"
 PUSH_REMOTE = "coordinator"  # a remote only our own commands know: `origin` cannot be pushed to
@@ -179,6 +179,8 @@ class Git:
         mirror = where.mirror if isinstance(where, Tree) else where
         _seal(mirror, self._user)
         _own_side(mirror, self._user)
+        if isinstance(where, Tree):  # an agent can write there, in a sandbox too
+            remove_links(where.admin, but=_is_not_gits)
         environment = self._environment | _config_environment(mirror, auth) | _place_environment(where)
         process = self._start(arguments, where.path, environment, is_network=is_network)
         try:
@@ -342,6 +344,11 @@ def _seal(mirror: Mirror, user: tuple[str, str]) -> None:
 
 
 _SHARED = ("objects", "refs", "packed-refs", "logs", "worktrees")
+
+
+def _is_not_gits(name: str) -> bool:
+    """Folders in a worktree's git directory where our commands neither read nor write."""
+    return name in ("modules", "lfs", PREVIOUS_CONFIG) or name.startswith(SANDBOX_GIT)
 
 
 def own_side(mirror: Mirror) -> Path:

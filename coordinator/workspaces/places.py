@@ -8,6 +8,9 @@ from pathlib import Path
 from coordinator.workspaces.files import is_real_directory, read_text
 
 BLOCKED_FILE = "BLOCKED.md"  # where an agent leaves a question; never part of a commit
+# In a worktree's git directory:
+SANDBOX_GIT = "sandbox"  # the repository of an agent in a sandbox
+PREVIOUS_CONFIG = "agent-config.previous"  # agent configuration that was taken out of the worktree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

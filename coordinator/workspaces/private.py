@@ -18,9 +18,8 @@ from pathlib import Path
 from adw_modules.errors import WorkspaceError
 from coordinator.workspaces.files import inside, is_real_directory, read_text, restore, write_text
 from coordinator.workspaces.git import SHA, Git, last_line
-from coordinator.workspaces.places import BLOCKED_FILE, Mirror, PrivateGit, Tree
+from coordinator.workspaces.places import BLOCKED_FILE, SANDBOX_GIT, Mirror, PrivateGit, Tree
 
-_FOLDER = "sandbox"
 _GIVEN = "given"  # the commit that the branch stood on when the agent got it, or when its work was taken last
 _WRITABLE = ("objects", "refs", "logs")
 _SEALED = Path("objects/info")  # where git looks for alternates
@@ -34,7 +33,7 @@ def lend(tree: Tree, branch: str, head: str, config: str) -> PrivateGit:
     What earlier attempts left in it (other branches, a stash) stays. Raises WorkspaceError if something in
     the way is not as we made it.
     """
-    root = tree.admin / _FOLDER
+    root = tree.admin / SANDBOX_GIT
     for part in (Path(), *map(Path, _WRITABLE), _SEALED, Path("refs/remotes"), Path("info")):
         _folder(root, part)
     _seal(tree.mirror, root, config)
@@ -50,9 +49,9 @@ def lend(tree: Tree, branch: str, head: str, config: str) -> PrivateGit:
 
 def set_aside(tree: Tree) -> None:
     """Before a run without a sandbox, whose agent works in the mirror: what is in the private one is old."""
-    root = tree.admin / _FOLDER
+    root = tree.admin / SANDBOX_GIT
     if os.path.lexists(root):
-        places = (tree.admin / f"{_FOLDER}.{n}" for n in range(1, 10_000))
+        places = (tree.admin / f"{SANDBOX_GIT}.{n}" for n in range(1, 10_000))
         root.rename(next(place for place in places if not os.path.lexists(place)))
 
 
@@ -62,7 +61,7 @@ def take(git: Git, tree: Tree, branch: str, config: str) -> None:
     The task's branch moves to where the agent's stands. A HEAD elsewhere is left detached, on a commit that
     the mirror has. Raises WorkspaceError for anything that a git of ours could be led astray by.
     """
-    root = tree.admin / _FOLDER
+    root = tree.admin / SANDBOX_GIT
     if not is_real_directory(root):
         return
     ref = Path("refs/heads") / branch
