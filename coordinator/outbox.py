@@ -230,7 +230,8 @@ class Outbox:
         """The commit that may be pushed; None after the task was parked for a person to approve it."""
         services, store = self.services, self.services.store
         content = await services.in_thread(services.content, workspace, head)
-        findings = review(content.changes, content.tree, services.settings.content.policy)
+        policy = services.settings.content.policy
+        findings = await services.in_thread(review, content.changes, content.tree, policy)
         known = holds.get(store, task)
         if not findings:
             if known is not None:

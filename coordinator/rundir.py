@@ -24,6 +24,7 @@ _TAIL_BYTES = 16_384
 _SMALL = 1 << 20  # bytes of output that are looked through in no time
 _PIECE = 4 << 20
 _WITHOUT_KEYS = frozenset({"lock", "started", "exit"})  # times and numbers of the shim's
+_DEEPEST = 50  # levels of folders
 _MOST_FILES = 10_000  # of one run directory: an agent may have made any number in its configuration folder
 
 
@@ -54,8 +55,12 @@ def seal(run_dir: Path, redactor: Redactor) -> None:
 def _files_of(run_dir: Path) -> Iterator[tuple[str, int]]:
     """(name, descriptor of its folder) of each file. Follows no link, and ends after very many."""
     left = _MOST_FILES
-    for _, _, files, folder in os.fwalk(run_dir, follow_symlinks=False):
-        yield from ((name, folder) for name in files[:left] if name not in _WITHOUT_KEYS)
+    for place, folders, files, folder in os.fwalk(run_dir, follow_symlinks=False):
+        depth = place.count("/") - str(run_dir).count("/")
+        if depth >= _DEEPEST:  # each level is an open folder
+            folders.clear()
+        without_keys = _WITHOUT_KEYS if depth == 0 else ()
+        yield from ((name, folder) for name in files[:left] if name not in without_keys)
         left -= len(files)
         if left <= 0:
             return

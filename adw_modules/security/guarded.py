@@ -139,9 +139,28 @@ class Tree:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Links:
+    """Links as the most generous file system finds them; `twins` are names that it cannot tell apart."""
+
+    by_name: dict[tuple[str, ...], str]
+    twins: set[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, links: Mapping[str, str]) -> _Links:
+        found = cls({}, set())
+        for path, target in links.items():
+            name = folded(path)
+            if name in found.by_name:
+                found.twins.add(name)
+            found.by_name[name] = target
+        return found
+
+
 def review(changes: Sequence[Change], tree: Tree, policy: Policy) -> tuple[Finding, ...]:
     """All findings of a branch, each path once, in the order of the paths; then the limits of the whole."""
-    found = {change.path: finding for change in changes if (finding := _judge(change, tree, policy))}
+    links = _Links.of(tree.links)
+    found = {change.path: finding for change in changes if (finding := _judge(change, links, policy))}
     return (*(found[path] for path in sorted(found)), *_whole(changes, policy))
 
 
@@ -207,17 +226,19 @@ def _is_git(part: str) -> bool:
 # One change
 
 
-def _judge(change: Change, tree: Tree, policy: Policy) -> Finding | None:
+def _judge(change: Change, links: _Links, policy: Policy) -> Finding | None:
     """An exception of the operator is one for the name of a file, not for what a link or its size does."""
     if SUBMODULE in (change.mode, change.old_mode):
         return Finding(path=change.path, guard=Guard.SUBMODULE)
     if any(ord(character) < 32 or character == "\x7f" for character in change.path):
         return Finding(path=change.path, guard=Guard.NAME, detail="control characters")
+    if "\ufffd" in change.path:  # as git's bytes are read: several names may have become this one
+        return Finding(path=change.path, guard=Guard.NAME, detail="no UTF-8")
     guard = _guard(change.path, policy)
     if guard is not None:
         return Finding(path=change.path, guard=guard)
     if change.mode == LINK:
-        return _judge_link(change, tree, policy)
+        return _judge_link(change, links, policy)
     return _too_large(change, policy)
 
 
@@ -235,8 +256,11 @@ def _too_large(change: Change, policy: Policy) -> Finding | None:
     return Finding(path=change.path, guard=Guard.SIZE, detail=_megabytes(change.size))
 
 
-def _judge_link(change: Change, tree: Tree, policy: Policy) -> Finding | None:
-    end = resolved(change.path, tree.links)
+def _judge_link(change: Change, links: _Links, policy: Policy) -> Finding | None:
+    if folded(change.path) in links.twins:
+        detail = f"-> {change.target}, and another link has nearly the same name"
+        return Finding(path=change.path, guard=Guard.LINK, detail=detail)
+    end = _resolved(change.path, links.by_name)
     if end is None:
         return Finding(path=change.path, guard=Guard.LINK, detail=f"-> {change.target}")
     guard = _guard(end, policy)  # the same file under another name
@@ -249,7 +273,10 @@ def resolved(path: str, links: Mapping[str, str]) -> str | None:
     Each link is followed when it is met, so that `..` behind one goes up from where that led, as the kernel
     does it. A file system without case is allowed for: links are looked up as `folded` compares names.
     """
-    by_name = {folded(link): target for link, target in links.items()}
+    return _resolved(path, _Links.of(links).by_name)
+
+
+def _resolved(path: str, by_name: Mapping[tuple[str, ...], str]) -> str | None:
     left, done, followed = path.split("/")[::-1], list[str](), 0
     while left:
         part = left.pop()
@@ -309,8 +336,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def sentence(findings: Sequence[Finding], *, most: int = 10) -> str:
-    """`.github/workflows/ci.yml (runs in CI), ...`: each on one line, at most so many."""
-    shown = [f"{shown_path(each.path)} ({_why(each)})" for each in findings[:most]]
+    """`.github/workflows/ci.yml (runs in CI), ...`: at most so many, and of each kind before more of one."""
+    first = {each.guard: each for each in reversed(findings)}
+    told = sorted(findings, key=lambda each: first[each.guard] is not each)
+    shown = [f"{shown_path(each.path)} ({_why(each)})" for each in told[:most]]
     if len(findings) > most:
         shown.append(f"and {len(findings) - most} more")
     return ", ".join(shown)

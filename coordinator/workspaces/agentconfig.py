@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adw_modules.security.guarded import is_agent_config
-from coordinator.workspaces.files import inside
+from coordinator.workspaces.files import below, inside
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.places import PREVIOUS_CONFIG, Tree
 
@@ -73,12 +73,10 @@ def _changed(git: Git, tree: Tree, base: str, paths: list[str]) -> set[str]:
 
 def _on_disk(root: Path) -> Iterator[str]:
     """Agent configuration that is there, tracked or not, ignored or not; links are not followed."""
-    for folder, folders, files in os.walk(root):
-        inside = Path(folder).relative_to(root)
-        if inside == Path():
-            folders[:] = [name for name in folders if name != ".git"]
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        yield from (path for name in (*files, *links) if is_agent_config(path := (inside / name).as_posix()))
+    for entry in below(root, but=".git".__eq__):
+        path = Path(entry.path).relative_to(root).as_posix()
+        if is_agent_config(path):
+            yield path
 
 
 def _move_away(tree: Tree, path: str, now_stamp: str) -> None:

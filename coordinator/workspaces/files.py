@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,16 +76,38 @@ def remove_links(folder: Path, *, but: Callable[[str], bool]) -> None:
 
     git writes through links: what it logs, stages or is told to commit would land wherever one leads.
     """
+    for entry in below(folder, but=but):
+        if not entry.is_file(follow_symlinks=False):
+            Path(entry.path).unlink()
+
+
+def below(folder: Path, *, but: Callable[[str], bool] = lambda _: False) -> Iterator[os.DirEntry[str]]:
+    """Everything below that is no folder, links to folders included; `but`: names in `folder` to pass over.
+
+    `os.walk` and `shutil.rmtree` give up where an agent has made folders a thousand levels deep.
+    """
     todo = [str(folder)]
     while todo:
         place = todo.pop()
         with os.scandir(place) as entries:
             for entry in entries:
+                if place == str(folder) and but(entry.name):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    if place != str(folder) or not but(entry.name):
-                        todo.append(entry.path)
-                elif not entry.is_file(follow_symlinks=False):
-                    Path(entry.path).unlink()
+                    todo.append(entry.path)
+                else:
+                    yield entry
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove what an agent had: however deep, and with folders that it made read-only."""
+    try:
+        shutil.rmtree(folder)
+    except (OSError, RecursionError) as error:
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", str(folder)], capture_output=True, check=False)
+        if os.path.lexists(folder):
+            raise WorkspaceError(f"{folder} cannot be removed: {error}") from None
 
 
 def read_note(path: Path) -> str | None:

@@ -104,7 +104,8 @@ class Screen:
         )
         if done.code:
             raise WorkspaceError(f"What would be pushed to {self._mirror.repo} cannot be listed.")
-        lines = (line.partition(" ") for line in done.out.splitlines())
+        # Only at ends of lines: names may hold what else Python takes for one.
+        lines = (line.partition(" ") for line in done.out.split("\n") if line)
         return {sha: path for sha, _, path in lines}
 
     def _take(self, batch: _Batch, part: _Part, kind: str, chunks: Iterator[bytes], sha: str) -> _Batch:

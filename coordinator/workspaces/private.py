@@ -12,11 +12,10 @@ is put back before git looks.
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
-from coordinator.workspaces.files import inside, is_real_directory, read_text, restore, write_text
+from coordinator.workspaces.files import below, inside, is_real_directory, read_text, restore, write_text
 from coordinator.workspaces.git import SHA, Git, last_line
 from coordinator.workspaces.places import BLOCKED_FILE, SANDBOX_GIT, Mirror, PrivateGit, Tree
 
@@ -110,14 +109,12 @@ def _foreign_head(tree: Tree, root: Path, ref: Path) -> str | None:
 
 def _refuse_oddities(root: Path) -> None:
     """Only plain files and folders: a link among the objects would show git another repository's."""
-    seen = 0
-    for folder, folders, files in os.walk(root / "objects"):
-        for name in (*folders, *files):
-            seen += 1
-            mode = Path(folder, name).lstat().st_mode
-            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                raise WorkspaceError(f"The agent left something that is no file among git's objects: {name}.")
-        if seen > _MOST_FILES:
+    for seen, entry in enumerate(below(root / "objects")):
+        if not entry.is_file(follow_symlinks=False):
+            raise WorkspaceError(
+                f"The agent left something that is no file among git's objects: {entry.name}."
+            )
+        if seen >= _MOST_FILES:
             raise WorkspaceError(f"The agent left more than {_MOST_FILES:,} files among git's objects.")
 
 

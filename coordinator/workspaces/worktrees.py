@@ -17,7 +17,7 @@ from adw_modules.errors import WorkspaceError
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.agentconfig import restore_agent_config
 from coordinator.workspaces.content import fork_point
-from coordinator.workspaces.files import inside, read_text
+from coordinator.workspaces.files import inside, read_text, remove_tree
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.mirrors import Mirrors
 from coordinator.workspaces.places import (
@@ -173,8 +173,8 @@ class Worktrees:
             # Not `git worktree remove`: it has another git look at the files, by the mirror's own config.
             if (tree.admin / "locked").exists() or not Work(self._git, tree).is_all_committed():
                 return False
-            shutil.rmtree(workspace.path)
-            shutil.rmtree(tree.admin)
+            remove_tree(workspace.path)
+            remove_tree(tree.admin)
             reached(Point.TREE_REMOVED)
             self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
             return True

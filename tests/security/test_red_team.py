@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from world import World, program
 
+from adw_modules.security.guarded import LINK, Change, Policy, Tree, review, sentence
+
 SHELL = """
 import subprocess
 done = subprocess.run({commands!r}, shell=True, capture_output=True, text=True)
@@ -32,3 +34,74 @@ def test_a_link_in_the_git_directory_does_not_have_our_git_write_elsewhere(a_wor
     world.until_state(number, "succeeded")
 
     assert list(outside.parent.iterdir()) == []
+
+
+DEEP = """
+import os
+folder = os.open(".", os.O_RDONLY)
+for _ in range(1500):
+    os.mkdir("d", dir_fd=folder)
+    inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+    os.close(folder)
+    folder = inner
+"""
+
+
+def test_folders_without_end_do_not_keep_finished_work_from_being_put_away(a_world: Any) -> None:
+    world: World = a_world()
+    world.write_config(**{"providers.claude-cli": program(DEEP + 'open("a", "w").write("a")')})
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+    assert not (world.state_dir / "trees" / f"gh-{number}").exists()
+
+
+def test_folders_without_end_do_not_keep_a_task_from_its_next_attempt(a_world: Any) -> None:
+    world: World = a_world(coordinator={"max_attempts": 2})
+    tail = 'import sys\nif os.environ["COORDINATOR_ATTEMPT"] == "1": sys.exit(3)\nopen("a", "w").write("a")'
+    guarded = 'if os.environ["COORDINATOR_ATTEMPT"] == "1":\n' + "".join(
+        f"    {line}\n" for line in DEEP.strip().splitlines()[1:]
+    )
+    world.write_config(**{"providers.claude-cli": program(f"import os\n{guarded}{tail}")})
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+    assert world.result(number).outcomes == ("failed", "succeeded")
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x0cb", "a\x1eb", "a\x85b"])
+def test_a_name_with_a_line_of_its_own_is_looked_through_like_any_other(a_world: Any, name: str) -> None:
+    world: World = a_world()
+    secret = "hunter2-of-the-canary-43"
+    world.environ["CANARY_TOKEN"] = secret
+    code = (
+        f'import os; os.mkdir({name!r}); open({name!r} + "/f", "w").write("{secret[:12]}" + "{secret[12:]}")'
+    )
+    world.write_config(**{"providers.claude-cli": program(code)})
+    number = world.issue()
+    world.start()
+    world.until_state(number, "blocked")
+    assert "it holds" in str(world.task(number).cause)  # type: ignore[union-attr]
+
+
+TWINS = {
+    "two spellings of one name": ("A", "a"),
+    "two names that are no UTF-8": ("a\ufffd", "a\ufffd"),
+}
+
+
+@pytest.mark.parametrize("twins", TWINS)
+def test_a_link_does_not_hide_behind_a_harmless_one(twins: str) -> None:
+    evil, harmless = TWINS[twins]
+    changes = [
+        Change(path=evil, mode=LINK, target="/etc/passwd"),
+        Change(path=harmless, mode=LINK, target="README.md"),
+    ]
+    found = review(changes, Tree(links={evil: "/etc/passwd", harmless: "README.md"}), Policy())
+    assert evil in [finding.path for finding in found]
+
+
+def test_a_workflow_is_not_buried_under_many_harmless_finds() -> None:
+    names = [*(f"!{index}/CLAUDE.md" for index in range(50)), ".github/workflows/evil.yml"]
+    found = review([Change(path=name, mode="100644") for name in names], Tree(), Policy())
+    assert "evil.yml" in sentence(found)
