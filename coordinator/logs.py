@@ -11,6 +11,7 @@ from __future__ import annotations
 import json as jsonlib
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -49,6 +50,7 @@ _SAID_AT_START = frozenset({"provider", "model"})  # the rule is on the line bef
 _JOURNAL_FIELDS = {"task": "TASK", "run": "RUN", "rule": "RULE", "provider": "PROVIDER", "model": "MODEL"}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's
 _opened = ExitStack()
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _DEEPEST = 20  # containers in containers: more than that is a loop, or nothing for a log
 
 
@@ -289,7 +291,14 @@ def about(task: Task, run: Run) -> dict[str, Any]:
 def json_line(event: Mapping[str, Any]) -> str:
     """One JSON object, with what people look for first in front."""
     ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
-    return jsonlib.dumps(ordered, ensure_ascii=False, default=str)
+    return harmless_json(jsonlib.dumps(ordered, ensure_ascii=False, default=str))
+
+
+def harmless_json(text: str) -> str:
+    """JSON that a terminal can be shown: what could steer it or turn a line round is written as `\\u009b`."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def console_line(event: Mapping[str, Any], *, colours: bool = False) -> str:

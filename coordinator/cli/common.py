@@ -126,7 +126,9 @@ def find_task(store: Store, issue: str) -> Task:
 
 def print_json(data: Any) -> None:
     """JSON on standard output; times as ISO 8601, money as text."""
-    typer.echo(json.dumps(data, default=_plain, indent=2, ensure_ascii=False))
+    from coordinator.logs import harmless_json  # a piece of the log's wording; loaded where it is needed
+
+    typer.echo(harmless_json(json.dumps(data, default=_plain, indent=2, ensure_ascii=False)))
 
 
 def _plain(value: Any) -> Any:

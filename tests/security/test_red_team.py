@@ -105,3 +105,32 @@ def test_a_workflow_is_not_buried_under_many_harmless_finds() -> None:
     names = [*(f"!{index}/CLAUDE.md" for index in range(50)), ".github/workflows/evil.yml"]
     found = review([Change(path=name, mode="100644") for name in names], Tree(), Policy())
     assert "evil.yml" in sentence(found)
+
+
+STEERING = "\x1b]0;pwned\x07\x9b2J\u202egpj.exe\u2066"
+SAYS = """
+import sys
+open("BLOCKED.md", "w").write({text!r})
+print({text!r}, flush=True)
+print({text!r}, file=sys.stderr, flush=True)
+"""
+VERBS = (
+    ["status"],
+    ["status", "1"],
+    ["status", "--json"],
+    ["why", "1"],
+    ["why", "1", "--json"],
+    ["logs", "1"],
+)
+
+
+def test_nothing_that_strangers_or_agents_write_steers_a_terminal(a_world: Any) -> None:
+    world: World = a_world()
+    world.write_config(**{"providers.claude-cli": program(SAYS.format(text=STEERING))})
+    number = world.issue(title=f"Say {STEERING}")
+    world.start()
+    world.until_state(number, "blocked")
+    log = world.log_stream.getvalue()
+    for said in (log, *(world.output(*verb) for verb in VERBS)):
+        assert not [char for char in said if not char.isprintable() and char not in "\n\t"]
+    assert any(STEERING in line["title"] for line in world.events("new task")), "it reads back as it was"
