@@ -38,6 +38,10 @@ writes_per_minute = 0
 [providers.agent]
 agent = "generic"
 command_template = {command}
+[limits]
+runs_per_repository_per_day = 0
+runs_per_author_per_day = 0
+runs_per_labeller_per_day = 0
 [sandbox]
 mode = "off"
 [admission]

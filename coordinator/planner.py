@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from adw_modules.config import Settings
 from adw_modules.providers import ProviderManager
@@ -20,12 +21,14 @@ from adw_modules.routing.rates import Rates
 from adw_modules.tasks import planning
 from adw_modules.tasks.model import Task
 from adw_modules.tasks.planning import Action, Limits, Requeue, Route, Supply
+from adw_modules.tasks.quotas import Caps, Day, day_of, keys
 from coordinator.breakers import Breakers
 from coordinator.budgeting import Gate, gate_of
 from coordinator.logs import get_logger
 from coordinator.selecting import listing_of, picker_of
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
+from coordinator.store import Store
 
 log = get_logger()
 
@@ -36,6 +39,7 @@ class Planner:
     def __init__(self, services: Services, breakers: Breakers) -> None:
         self._services = services
         self._breakers = breakers
+        self._today = Today(services.store)
         # With the version of their configuration.
         self._made: tuple[str, ModelRouter, ProviderManager, Picker] | None = None
 
@@ -60,6 +64,7 @@ class Planner:
             supply,
             estimated_tokens=estimate_for(router, picker, now),
             closed=closed_of(self._services),
+            today=self._today.look(limits.caps, ZoneInfo(loaded.settings.coordinator.timezone), now),
         )
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
@@ -89,6 +94,27 @@ class Planner:
             )
             self._made = (loaded.version, router, providers, picker)
         return self._made[1:]
+
+
+class Today:
+    """The runs of this day. Reads only those that are new since the last look."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._day: tuple[datetime, Day] | None = None  # with its beginning
+        self._last_run = 0
+
+    def look(self, caps: Caps, zone: tzinfo, now: datetime) -> Day | None:
+        """None where nothing limits them."""
+        if not caps.is_daily:
+            return None
+        start, end = day_of(now, zone)
+        if self._day is None or self._day[0] != start:
+            self._day, self._last_run = (start, Day(ends_at=end)), 0
+        for run_id, *ids in self._store.runs_begun(after=self._last_run, since=start):
+            self._day[1].counts.update(keys(*ids))
+            self._last_run = run_id
+        return self._day[1]
 
 
 def closed_of(services: Services) -> Callable[[Task], str | None]:
@@ -174,5 +200,11 @@ def limits_of(settings: Settings) -> Limits:
             name: Rates(requests=provider.requests_per_minute, tokens=provider.tokens_per_minute)
             for name, provider in settings.providers.items()
         },
+        caps=Caps(
+            repository=settings.limits.runs_per_repository_per_day,
+            author=settings.limits.runs_per_author_per_day,
+            labeller=settings.limits.runs_per_labeller_per_day,
+            retrigger=timedelta(minutes=settings.limits.retrigger_minutes),
+        ),
         reserved_high_priority=settings.coordinator.reserved_high_priority_workers,
     )

@@ -172,6 +172,7 @@ def open_github(
         learn=redactor.learn_passing,
         timeout_seconds=settings.request_timeout_seconds,
         writes_per_minute=settings.writes_per_minute,
+        writes_per_hour=settings.writes_per_hour,
         now=now,
     )
 

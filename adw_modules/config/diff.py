@@ -25,6 +25,7 @@ RESTART_KEYS = frozenset(
         "github.token_env",
         "github.request_timeout_seconds",
         "github.writes_per_minute",
+        "github.writes_per_hour",
         "github.git_user_name",
         "github.git_user_email",
         "github.app.app_id",

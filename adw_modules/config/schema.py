@@ -137,6 +137,28 @@ class SandboxSettings(Section):
     worktree_mb: Annotated[int, whole(least=1, most=100_000_000)] = 20_000
 
 
+class LimitSettings(Section):
+    """`[limits]`: how many runs a day may begin, how soon an issue begins again, how much a run may print."""
+
+    runs_per_repository_per_day: Annotated[int, whole(least=0)] = 200
+    runs_per_author_per_day: Annotated[int, whole(least=0)] = 100
+    runs_per_labeller_per_day: Annotated[int, whole(least=0)] = 200
+    retrigger_minutes: AtLeast0 = 2
+    max_output_mb: Annotated[int, whole(least=1, most=1_000_000)] = 500
+
+
+class HousekeepingSettings(Section):
+    """`[housekeeping]`: how long what nobody needs any more is kept. Days; 0 keeps it for ever."""
+
+    enabled: Flag = True
+    interval_hours: Above0 = 6
+    keep_runs_days: AtLeast0 = 30
+    keep_runs_mb: Annotated[int, whole(least=0)] = 10_000
+    keep_logs_days: AtLeast0 = 90
+    keep_quarantine_days: AtLeast0 = 90
+    keep_events_days: AtLeast0 = 365
+
+
 class RetrySettings(Section):
     """`[retries]`: how long a failed task waits before its next attempt."""
 
@@ -203,6 +225,7 @@ class GitHubSettings(Section):
     token_env: Variable = "GITHUB_TOKEN"  # noqa: S105  the name of a variable, not a token
     status_label_prefix: Label = "coordinator:"
     writes_per_minute: Annotated[int, whole(least=0)] = 60
+    writes_per_hour: Annotated[int, whole(least=0)] = 400
     report_delay_seconds: AtLeast0 = 2
     request_timeout_seconds: Above0 = 15
     git_user_name: Name = "Coordinator"
@@ -655,6 +678,8 @@ class Settings(Section):
     coordinator: CoordinatorSettings = CoordinatorSettings()
     worker_limits: WorkerLimits = WorkerLimits()
     sandbox: SandboxSettings = SandboxSettings()
+    limits: LimitSettings = LimitSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     retries: RetrySettings = RetrySettings()
     github: GitHubSettings = GitHubSettings()
     admission: AdmissionSettings = AdmissionSettings()

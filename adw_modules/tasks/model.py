@@ -214,6 +214,10 @@ class Task:
     seen_sha: str = ""  # of the last other text that was looked into
     held: str | None = None  # the text was edited by somebody who may not start work: nothing is started
     told_wake_at: datetime | None = None  # the time of the next look that the comment shows
+    author_id: int = 0  # of the account that opened the issue; 0: of a time before that was kept
+    labeller_id: int = 0  # of `triggered_by`
+    claimed_at: datetime | None = None  # when its last run began
+    claimed_event: int | None = None  # `trigger_event_id` of then
 
     @property
     def branch(self) -> str:

@@ -18,6 +18,7 @@ from adw_modules.routing.circuits import Circuits, Live, refusal
 from adw_modules.routing.failover import ContextWindow, not_failed_here
 from adw_modules.routing.overrides import ATTRIBUTE, Prefixes, wanted
 from adw_modules.routing.rates import Rates, Window
+from adw_modules.tasks import quotas
 from adw_modules.tasks.intake import REFUSED_PREFIX, is_refused
 from adw_modules.tasks.lifecycle import Event
 from adw_modules.tasks.model import Outcome, Priority, Snapshot, Task, TaskState
@@ -25,6 +26,7 @@ from adw_modules.tasks.model import Outcome, Priority, Snapshot, Task, TaskState
 CLOSED_RECHECK = timedelta(hours=1)  # a poll or a changed configuration that opens it looks sooner
 NO_ROUTE_RECHECK = timedelta(seconds=60)
 CHARACTERS_PER_TOKEN = 4  # of English text, about
+JUST_BEGUN = "the label was put on again just after a run of it had begun (limits.retrigger_minutes)"
 OWN_WORDS = 1_000  # tokens of a prompt that are not the issue's
 
 
@@ -70,6 +72,7 @@ class Limits:
     override_labels: Prefixes = field(default_factory=dict)  # what labels begin with that ask for a target
     rates: Mapping[str, Rates] = field(default_factory=dict)  # of providers that have any
     working_context: int = 0  # tokens of context that a task takes beside its prompt, if anybody has said so
+    caps: quotas.Caps = field(default_factory=quotas.Caps)
     reserved_high_priority: int = 0  # of `max_concurrent`, for tasks of critical and high priority alone
 
 
@@ -90,11 +93,14 @@ class Supply:
     budget_left: Callable[[Task], float | None] | None = None
     # The tokens that a run is expected to take, by the attributes of its task; None: no rule asks for it.
     estimated_tokens: Callable[[Mapping[str, Any]], int] | None = None
+    # The runs of today; None: nothing limits them.
+    today: quotas.Day | None = None
 
 
 def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | None = None) -> list[Action]:
     """The actions that follow from `snapshot`, in the order to apply them."""
     supply = supply or Supply()
+    today = supply.today.copy() if supply.today else None
     actions: list[Action] = [Requeue(task=task, event=_wake_event(task)) for task in snapshot.due]
     if snapshot.paused:
         return actions
@@ -106,9 +112,13 @@ def plan(snapshot: Snapshot, *, limits: Limits, route: Route, supply: Supply | N
             break  # nor for any of those that follow: they are not more urgent
         if task.task_id in busy:
             continue
-        action = _place(task, live, limits=limits, route=route, supply=supply, now=snapshot.now)
+        action = _too_many(task, today, limits, snapshot.now) or _place(
+            task, live, limits=limits, route=route, supply=supply, now=snapshot.now
+        )
         if isinstance(action, Dispatch):
             slots.take(task)
+            if today is not None:
+                today.take(task)
             live.append(Live(action.decision.provider, action.decision.model, snapshot.now, is_planned=True))
         if action is not None:
             actions.append(action)
@@ -150,6 +160,17 @@ def is_full(snapshot: Snapshot, limits: Limits, actions: Sequence[Action]) -> bo
         if isinstance(action, Dispatch):
             slots.take(action.task)
     return not (snapshot.ready and slots.has_one_for(snapshot.ready[-1]))
+
+
+def _too_many(task: Task, today: quotas.Day | None, limits: Limits, now: datetime) -> Park | None:
+    """Park what has begun too often today, or just now. Nothing of it counts as an attempt."""
+    if is_refused(task) or task.held is not None:  # which weighs more, and does not end by itself
+        return None
+    at = quotas.too_soon(task, limits.caps, now)
+    if at is not None:
+        return Park(task=task, cause=JUST_BEGUN, wake_at=at)
+    full = today.refusal(task, limits.caps) if today is not None else None
+    return Park(task=task, cause=full, wake_at=today.ends_at) if today is not None and full else None
 
 
 def _place(

@@ -68,6 +68,7 @@ class GitHub:
         learn: Learn = lambda _name, _secret: None,
         timeout_seconds: float = 15,
         writes_per_minute: int = 60,
+        writes_per_hour: int = 400,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -77,7 +78,7 @@ class GitHub:
         self._home = "" if app is None else app.home
         self._fixed = None if fixed is None else self._reached_with(fixed)
         self._reaches: dict[str, _Reach] = {}
-        self._pace = WritePace(writes_per_minute)
+        self._pace = WritePace(writes_per_minute, writes_per_hour)
         self._now = now
         self._sleep = sleep
         # `timeout_seconds` is per read; an answer that trickles in would never end without this.

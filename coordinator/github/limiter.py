@@ -174,21 +174,44 @@ class Limiter:
 
 
 class WritePace:
-    """A token bucket for writes: a burst at once, then an even pace. `per_minute` 0 switches it off."""
+    """Our own limit for writes, far below GitHub's 80 a minute and 500 an hour: two token buckets.
 
-    def __init__(self, per_minute: int, *, burst: int = 10) -> None:
-        self._spacing = timedelta(seconds=60 / per_minute) if per_minute > 0 else timedelta()
+    A burst goes out at once, then an even pace. Over any minute that is `per_minute` + 10 at most, over any
+    hour a fifth more than `per_hour`, and never more than 80 more. 0 switches a limit off; without one for
+    the minute there is none for the hour either.
+    """
+
+    def __init__(self, per_minute: int, per_hour: int = 0, *, burst: int = 10) -> None:
+        hourly = per_hour if per_minute > 0 else 0
+        self._buckets = (
+            _Bucket(timedelta(minutes=1), per_minute, burst),
+            _Bucket(timedelta(hours=1), hourly, max(1, min(80, hourly // 5))),
+        )
+
+    def book(self, now: datetime) -> float:
+        """Take the next turn; return the seconds to wait for it."""
+        return max(bucket.book(now) for bucket in self._buckets)
+
+    def clock_was_set_back(self, step: timedelta) -> None:
+        """What was booked stays as far away as it was."""
+        for bucket in self._buckets:
+            bucket.clock_was_set_back(step)
+
+
+class _Bucket:
+    """So many turns in a period, evenly spaced after a burst."""
+
+    def __init__(self, period: timedelta, turns: int, burst: int) -> None:
+        self._spacing = period / turns if turns > 0 else timedelta()
         self._credit = self._spacing * burst
         self._booked_until: datetime | None = None
 
     def book(self, now: datetime) -> float:
-        """Take the next turn; return the seconds to wait for it."""
         booked = max(self._booked_until or now, now) + self._spacing
         self._booked_until = booked
         return max((booked - self._credit - now).total_seconds(), 0.0)
 
     def clock_was_set_back(self, step: timedelta) -> None:
-        """What was booked stays as far away as it was."""
         if self._booked_until is not None:
             self._booked_until += step
 

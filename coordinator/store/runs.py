@@ -52,6 +52,7 @@ _CLAIM = (
         attempts=tables.tasks.c.attempts + 1,
         runs=tables.tasks.c.runs + 1,
         token=tables.tasks.c.token + 1,
+        claimed_event=tables.tasks.c.trigger_event_id,
     )
     .returning(*tasks.COLUMNS)
 )
@@ -90,6 +91,15 @@ _DECISION = (
     )
     .join_from(runs, routing_decisions)
     .where(runs.c.run_id == bindparam("at_run"))
+)
+_BEGUN = (
+    select(runs.c.run_id, tables.tasks.c.repo_id, tables.tasks.c.author_id, tables.tasks.c.labeller_id)
+    .join_from(runs, tables.tasks, runs.c.task_id == tables.tasks.c.task_id)
+    .where(
+        runs.c.run_id > bindparam("at_run"),
+        runs.c.claimed_at >= bindparam("at_since", type_=runs.c.claimed_at.type),
+    )
+    .order_by(runs.c.run_id)
 )
 _MONEY = select(
     runs.c.usage_source,
@@ -167,6 +177,11 @@ def claim(
     why = {"run_id": run.run_id, "reason": decision.reason, "trace": decision.trace}
     conn.execute(_INSERT_DECISION, why)
     return task, run
+
+
+def begun(conn: Connection, after: int, since: datetime) -> list[tuple[int, int, int, int]]:
+    """The runs after that one which were claimed since then: their ids, and whom they count against."""
+    return [tuple(row) for row in conn.execute(_BEGUN, {"at_run": after, "at_since": since})]
 
 
 def mark_started(
@@ -296,6 +311,7 @@ def _claimed(task_id: int, decision: Decision, now: datetime) -> dict[str, Any]:
         "last_provider": decision.provider,
         "last_model": decision.model,
         "updated_at": now,
+        "claimed_at": now,
     }
 
 

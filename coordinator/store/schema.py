@@ -25,6 +25,7 @@ REVISIONS = (
     "0006",
     "0007",
     "0010",
+    "0008",
 )  # oldest first; a test compares it with `migrations/versions`
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -282,6 +282,11 @@ class Store:
                 reached(Point.CLAIMING)
             return claimed
 
+    def runs_begun(self, *, after: int, since: datetime) -> list[tuple[int, int, int, int]]:
+        """Each later run that began since then: its id, those of its repository, author and labeller."""
+        with self._database.read() as conn:
+            return runs.begun(conn, after, since)
+
     def mark_started(
         self, run_id: int, *, now: datetime, shim_pid: int | None, child_pid: int | None
     ) -> bool:

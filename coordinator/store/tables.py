@@ -96,6 +96,10 @@ tasks = Table(
     Column("seen_sha", CleanText, nullable=False, server_default=text("''")),
     Column("held", CleanText),
     Column("told_wake_at", UtcTime),
+    Column("author_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("labeller_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("claimed_at", UtcTime),
+    Column("claimed_event", BigInteger),
     UniqueConstraint("repo_id", "issue_number"),
     CheckConstraint("attempts >= 0", name="attempts_not_negative"),
 )

@@ -417,6 +417,7 @@ def _shown(issue: IssueSnapshot, priority: Priority, known: Task | None = None) 
         "priority": priority,
         "issue_updated_at": issue.updated_at,
         "listed": True,
+        "author_id": issue.author_id,
     }
 
 
@@ -431,6 +432,7 @@ def _admitted(request: TaskRequest) -> dict[str, Any]:
         "held": None,
         "trigger_event_id": request.trigger.event_id,
         "triggered_by": request.trigger.actor,
+        "labeller_id": request.trigger.actor_id,
         "labelled_at": request.trigger.labelled_at,
     }
 

@@ -241,3 +241,42 @@ def test_writes_wait_for_their_turn_and_reads_do_not() -> None:
         run(story())
         github.close()
     assert clock.slept == [2, 2]
+
+
+def _most_within(sent: list[float], seconds: float) -> int:
+    """The most writes in any window of that length."""
+    most = first = 0
+    for last, at in enumerate(sent):
+        while sent[first] <= at - seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.parametrize("arrivals", ["all at once", "bursts", "evenly"])
+def test_writes_stay_below_what_github_allows_in_any_minute_and_any_hour(arrivals: str) -> None:
+    pace = WritePace(60, 400)
+    gaps = {
+        "all at once": lambda _n: 0,
+        "bursts": lambda n: 600 if n % 120 == 0 else 0,
+        "evenly": lambda _n: 2,
+    }
+    now, sent = 0.0, []
+    for number in range(1, 2001):
+        now += gaps[arrivals](number)
+        sent.append(now + pace.book(START + timedelta(seconds=now)))
+    sent.sort()
+    assert _most_within(sent, 60) < 80
+    assert _most_within(sent, 3600) < 500
+
+
+def test_the_hour_is_no_limit_where_the_minute_is_none() -> None:
+    pace = WritePace(0, 400)
+    assert {pace.book(START) for _ in range(1000)} == {0}
+
+
+def test_the_clock_set_back_prolongs_no_wait() -> None:
+    pace = WritePace(0 + 60, 400)
+    waits = [pace.book(START) for _ in range(200)]
+    pace.clock_was_set_back(timedelta(hours=-3))
+    assert pace.book(START - timedelta(hours=3)) == pytest.approx(waits[-1] + 9)

@@ -172,6 +172,7 @@ class World:
                 "writes_per_minute": 0,
                 "report_delay_seconds": 0,
             },
+            "limits": {"retrigger_minutes": 0},
             "sandbox": {"mode": "off"},  # for speed; the tests of the sandbox turn it on
             "providers.claude-cli": scripted_agent(),
         }
