@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ class RunOutput:
     side_file: SideFile | None = None  # beside the output, in the run's directory
     model: str | None = None  # what the run was started with: for programs that name none
     redactor: Redactor = field(default_factory=Redactor)
+    most_bytes: int = 1 << 62  # of it, and of stderr: what is beyond is not read
     offset: int = 0
     _log_file: int | None = None
     _held: bytes = b""  # the end of what was read: a secret may go on in what comes next
@@ -49,7 +51,8 @@ class RunOutput:
                 self._follow_cut(os.fstat(stream.fileno()).st_size)
                 stream.seek(self.offset)
                 known = self.saved_offset - self.offset
-                chunk = stream.read(min(READ_CHUNK, known) if known > 0 else READ_CHUNK)
+                most = min(READ_CHUNK, known) if known > 0 else READ_CHUNK
+                chunk = stream.read(max(0, min(most, self.most_bytes - self.offset)))
         except OSError as error:
             # Never started, or the run directory was tampered with: the exit record decides.
             if error.errno not in NO_FILE:
@@ -65,6 +68,23 @@ class RunOutput:
     def is_known(self) -> bool:
         """Whether what was read last had been recorded before: by a daemon that has acted on it."""
         return self.offset <= self.saved_offset
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether the agent has printed more than it may."""
+        return sum(map(_size_of, self._files())) > self.most_bytes
+
+    def cut(self) -> None:
+        """Keep the first of what was printed, once nobody prints any more. OSError where that is not possible."""
+        left = self.most_bytes
+        for path in self._files():
+            size = _size_of(path)
+            if size > left:
+                os.truncate(path, left)
+            left -= min(size, left)
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.source, self.source.with_name("stderr.log")
 
     def _follow_cut(self, size: int) -> None:
         """Somebody cut the file: what it holds now was written after that."""
@@ -122,6 +142,14 @@ class RunOutput:
         if self._log_file is not None:
             os.close(self._log_file)
             self._log_file = None
+
+
+def _size_of(path: Path) -> int:
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def with_side_file(summary: StreamSummary, side_file: SideFile | None, run_dir: Path) -> StreamSummary:

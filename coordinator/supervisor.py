@@ -218,6 +218,7 @@ class Supervisor:
             redactor=self._services.redactor,
             side_file=dialect.side_file,
             model=run.model,
+            most_bytes=self._services.settings.limits.max_output_mb * 1_000_000,
         )
         live = LiveRun(task=task, run=run, output=output, agent=agent, seen_at=seen_at, handle=handle)
         self._live[run.run_id] = live
@@ -284,12 +285,18 @@ class Supervisor:
         """Take in what is new. A full disk or a locked store holds up our records, never the run."""
         try:
             self._send_stop(live)
+            self._check_output(live)
             await self._read_output(live, pieces=PIECES_PER_LOOK)
             reached(Point.PROGRESS_READ)
             self._save_progress(live)
             await self._check_disk(live)
         except (CoordinatorError, OSError) as error:
             self._hampered(live, error)
+
+    def _check_output(self, live: LiveRun) -> None:
+        """Stop a run, adopted ones included, that prints without end."""
+        if live.stop is None and live.output.is_too_much:
+            self.stop(live.run.run_id, _printed_too_much(live.output), Outcome.OVER_BUDGET)
 
     async def _check_disk(self, live: LiveRun) -> None:
         """Stop a run in a sandbox, adopted ones included, that takes more of the disk than it may."""
@@ -434,6 +441,16 @@ class Supervisor:
         else:
             await self._services.in_thread(seal, run_dir, redactor)
 
+    def _cut_output(self, live: LiveRun, outcome: RunOutcome) -> RunOutcome:
+        """The outcome of a run whose output was not read to its end: nobody knows how it would have ended."""
+        if not live.output.is_too_much:
+            return outcome
+        live.output.cut()
+        if outcome.outcome not in {Outcome.FAILED, Outcome.SUCCEEDED, Outcome.NO_CHANGES}:
+            return outcome
+        detail = _printed_too_much(live.output)
+        return replace(outcome, outcome=Outcome.OVER_BUDGET, failure_class=None, detail=detail, retry_at=None)
+
     async def _settle(
         self, live: LiveRun, record: ExitRecord | None, *, failure: RunOutcome | None, never_started: bool
     ) -> None:
@@ -461,6 +478,7 @@ class Supervisor:
             if live.stop is not None and stop is None:  # asked for in the meantime: it must not be forgotten
                 ending = replace(ending, stop=live.stop)
                 outcome = await settling.judge(self._services, ending)
+        outcome = self._cut_output(live, outcome)
         await self._seal(live)
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         self._meter(live, summary.usage)
@@ -469,3 +487,7 @@ class Supervisor:
             self._check_budgets(live)
         except CoordinatorError as error:  # the next look at any run repeats it
             log.error("budgets could not be looked at", error=str(error))
+
+
+def _printed_too_much(output: RunOutput) -> str:
+    return f"it printed more than limits.max_output_mb ({output.most_bytes // 1_000_000:,} MB)"

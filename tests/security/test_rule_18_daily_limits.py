@@ -1,4 +1,4 @@
-"""Rule 18: runs of a day are limited for each repository, author and labeller; toggling a label gains nothing."""
+"""Rule 18: runs of a day are limited by repository, author and labeller; toggling a label gains nothing."""
 
 from __future__ import annotations
 
