@@ -24,6 +24,7 @@ from coordinator.apply import apply, withdraw_idle
 from coordinator.breakers import Breakers
 from coordinator.catalogjobs import CatalogueJob, CatalogueJobs
 from coordinator.clock import Steps, utc_now
+from coordinator.housekeeping import Housekeeping, HousekeepingDue
 from coordinator.logs import Redactor, get_logger, secret_values
 from coordinator.operators import Operators
 from coordinator.outbox import Outbox
@@ -74,6 +75,9 @@ class Wake(StrEnum):
     WATCHDOG = "watchdog"  # for nothing else but to show that it turns
 
 
+Reason = Wake | PollDue | CatalogueJob | HousekeepingDue
+
+
 class Daemon:
     """One process for one state directory. `run()` returns the exit code.
 
@@ -88,6 +92,7 @@ class Daemon:
     polls: PollSchedule
     operators: Operators
     catalogue: CatalogueJobs
+    housekeeping: Housekeeping
     _state_dir: StateDir
 
     def __init__(
@@ -112,7 +117,7 @@ class Daemon:
         self._asking: asyncio.Task[None] | None = None
         self._workspaces = workspaces
         self._redactor = redactor  # the log's own, so that both learn what a reload brings
-        self._inbox: asyncio.Queue[Wake | PollDue | CatalogueJob] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Reason] = asyncio.Queue()
         self._stopping = False
         self._draining = False
         self._is_in_order = False  # the loop has come to its end, not to a fault
@@ -171,6 +176,7 @@ class Daemon:
             on_answer=self.outbox.kick,
         )
         self.catalogue = CatalogueJobs(services, due=self.wake)
+        self.housekeeping = Housekeeping(services, state_dir, due=self.wake)
 
     async def _live(self) -> None:
         self._install_signals()
@@ -188,6 +194,7 @@ class Daemon:
         self.polls.follow_settings()
         if not self._once:
             self.catalogue.follow_settings()
+            self.housekeeping.follow_settings()
         if self.webhook is not None:
             await self.webhook.serve()
         self._unpark()  # the last daemon may have had another configuration, environment or machine
@@ -230,6 +237,8 @@ class Daemon:
                     self.polls.begin(reason)
                 elif isinstance(reason, CatalogueJob):
                     self.catalogue.begin(reason)
+                elif isinstance(reason, HousekeepingDue):
+                    self.housekeeping.begin()
             if self._stopping:
                 return
             try:
@@ -291,11 +300,11 @@ class Daemon:
 
     # -- why it turns -------------------------------------------------------------------------------
 
-    def wake(self, reason: Wake | PollDue | CatalogueJob) -> None:
+    def wake(self, reason: Reason) -> None:
         """Have the loop turn. Call on the loop's thread."""
         self._inbox.put_nowait(reason)
 
-    async def _next_reasons(self) -> list[Wake | PollDue | CatalogueJob]:
+    async def _next_reasons(self) -> list[Reason]:
         reasons = [await self._inbox.get()]
         while not self._inbox.empty():
             reasons.append(self._inbox.get_nowait())
@@ -396,6 +405,7 @@ class Daemon:
                 self.polls.follow_settings()
                 if not self._once:
                     self.catalogue.follow_settings()
+                    self.housekeeping.follow_settings()
                 self._write_status()
                 self._unpark()
                 self.wake(Wake.CONFIG)
@@ -491,6 +501,7 @@ class Daemon:
             await self.webhook.stop()
         self.polls.stop()
         self.catalogue.stop()
+        self.housekeeping.stop()
         if self._end_runs:
             self.services.workspaces.stop()  # a run that still waits for git is not to start any more
             self.supervisor.stop_all("the operator interrupted the daemon", Outcome.INTERRUPTED)
@@ -500,7 +511,8 @@ class Daemon:
         await self.outbox.stop()
         sender.cancel()
         self.services.workspaces.stop()  # a git server that never answers must not hold us up
-        await asyncio.gather(sender, beat, self.polls.wait(), self.catalogue.wait(), return_exceptions=True)
+        parts = (self.polls.wait(), self.catalogue.wait(), self.housekeeping.wait())
+        await asyncio.gather(sender, beat, *parts, return_exceptions=True)
         await self.services.launcher.close()
         self._say_how_it_ends()
         statusfile.remove(self._state_dir.root)

@@ -75,7 +75,7 @@ class RunOutput:
         return sum(map(_size_of, self._files())) > self.most_bytes
 
     def cut(self) -> None:
-        """Keep the first of what was printed, once nobody prints any more. OSError where that is not possible."""
+        """Keep the first of what was printed, once nobody prints any more. Raises OSError."""
         left = self.most_bytes
         for path in self._files():
             size = _size_of(path)
@@ -146,7 +146,7 @@ class RunOutput:
 
 def _size_of(path: Path) -> int:
     try:
-        found = os.stat(path, follow_symlinks=False)
+        found = path.lstat()
     except OSError:
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -54,6 +54,7 @@ _DUE = (
     .order_by(outbox.c.kind, outbox.c.queued_at, outbox.c.item_id)
     .limit(bindparam("at_limit"))
 )
+_TASKS = select(outbox.c.task_id).where(_IS_PENDING).distinct()
 _WAITS = select(outbox.c.item_id, outbox.c.not_before).where(_IS_PENDING)
 _NEXT = select(func.min(outbox.c.not_before)).where(_IS_PENDING)
 _UNTRIED_LATER = (outbox.c.tries == 0) & (
@@ -110,3 +111,7 @@ def give_up(conn: Connection, item_id: int, error: str, version: int | None) -> 
 def shift_waits(conn: Connection, step: timedelta) -> None:
     for row in conn.execute(_WAITS).all():
         conn.execute(_ONE, {"at_item": row.item_id, "not_before": row.not_before + step})
+
+
+def tasks_with_news(conn: Connection) -> frozenset[int]:
+    return frozenset(conn.execute(_TASKS).scalars())

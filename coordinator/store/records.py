@@ -216,6 +216,16 @@ class AlertRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRun:
+    """Where a run that has ended left its files. `is_newest`: no later one of its task was begun."""
+
+    task: str
+    run_dir: str
+    finished_at: datetime
+    is_newest: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """What the runs that ended in a period used. `cost_usd` is the sum of all that is known."""
 

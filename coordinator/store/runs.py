@@ -31,7 +31,7 @@ from adw_modules.tasks.model import (
     UsageSource,
 )
 from coordinator.store import tables, tasks
-from coordinator.store.records import Decision, DecisionRecord, Settlement, Totals
+from coordinator.store.records import Decision, DecisionRecord, EndedRun, Settlement, Totals
 from coordinator.store.tables import routing_decisions, runs
 
 _FIELDS = tuple(field.name for field in fields(Run))
@@ -100,6 +100,12 @@ _BEGUN = (
         runs.c.claimed_at >= bindparam("at_since", type_=runs.c.claimed_at.type),
     )
     .order_by(runs.c.run_id)
+)
+_ENDED = (
+    select(tables.tasks.c.name, runs.c.run_dir, runs.c.finished_at, runs.c.token == tables.tasks.c.token)
+    .join_from(runs, tables.tasks, runs.c.task_id == tables.tasks.c.task_id)
+    .where(runs.c.finished_at.is_not(None))
+    .order_by(runs.c.finished_at, runs.c.run_id)
 )
 _MONEY = select(
     runs.c.usage_source,
@@ -182,6 +188,13 @@ def claim(
 def begun(conn: Connection, after: int, since: datetime) -> list[tuple[int, int, int, int]]:
     """The runs after that one which were claimed since then: their ids, and whom they count against."""
     return [tuple(row) for row in conn.execute(_BEGUN, {"at_run": after, "at_since": since})]
+
+
+def ended(conn: Connection) -> list[EndedRun]:
+    return [
+        EndedRun(task=name, run_dir=run_dir, finished_at=at, is_newest=bool(is_newest))
+        for name, run_dir, at, is_newest in conn.execute(_ENDED)
+    ]
 
 
 def mark_started(

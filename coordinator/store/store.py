@@ -69,6 +69,7 @@ from coordinator.store.records import (
     DecidedRecord,
     Decision,
     DecisionRecord,
+    EndedRun,
     EventRecord,
     OperatorRequest,
     OutboxItem,
@@ -286,6 +287,21 @@ class Store:
         """Each later run that began since then: its id, those of its repository, author and labeller."""
         with self._database.read() as conn:
             return runs.begun(conn, after, since)
+
+    def ended_runs(self) -> list[EndedRun]:
+        """All runs that have ended, those first that ended first."""
+        with self._database.read() as conn:
+            return runs.ended(conn)
+
+    def tasks_with_news(self) -> frozenset[int]:
+        """The tasks of which GitHub has not been told everything."""
+        with self._database.read() as conn:
+            return outbox.tasks_with_news(conn)
+
+    def forget_events(self, *, before: datetime, most: int) -> int:
+        """Remove at most so many lines of history of tasks that are finished; how many there were."""
+        with self._database.write(is_urgent=False) as conn:
+            return audit.forget(conn, before, most)
 
     def mark_started(
         self, run_id: int, *, now: datetime, shim_pid: int | None, child_pid: int | None

@@ -275,7 +275,8 @@ SENTENCES = [
         (
             ', line 1: there is no key "zzz" outside the sections; the sections are coordinator, '
             "worker_limits, sandbox, limits, housekeeping, retries, github, admission, webhook, "
-            "repositories, providers, llm, worktree, content, routing, preferences, experiments, models, budgets, budget_estimates, "
+            "repositories, providers, llm, worktree, content, routing, preferences, experiments, "
+            "models, budgets, budget_estimates, "
             "openrouter, catalog, selection, workflows."
         ),
     ),

@@ -1,0 +1,171 @@
+"""Rule 18: what runs leave behind goes by age and size; nothing live, and no work, goes with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from world import WAIT, WRITE, World
+
+from coordinator.housekeeping import HousekeepingDue, holds_work, unneeded
+from coordinator.trash import Trash
+
+DAY = 86_400
+
+
+def _tidy(world: World) -> None:
+    """Have the daemon look now, and wait until it has looked."""
+    assert world.inside is not None
+    daemon = world.inside.daemon
+    (world.state_dir / "trash").mkdir(exist_ok=True)
+    mark = world.state_dir / "trash" / "mark"
+    mark.touch()
+    world.inside.call(daemon.wake, HousekeepingDue())
+    world.until(lambda: not mark.exists(), "the trash was emptied")
+    world.until(lambda: daemon.housekeeping._running is None, "it is done")
+
+
+def _files(world: World, name: str) -> set[str]:
+    return {path.name for path in (world.state_dir / "runs" / name).glob("*")}
+
+
+def test_old_runs_and_logs_go_and_a_live_run_keeps_all_it_has(world: World) -> None:
+    done = world.issue(WRITE)
+    world.start()
+    world.until_state(done, "succeeded")
+    live = world.issue(WAIT)
+    world.until_working(live)
+    log = world.state_dir / "logs" / f"gh-{live}.jsonl"
+    world.until(log.exists, "it has printed something")
+    before = _files(world, f"gh-{live}.1")
+    world.clock.advance(100 * DAY)
+    old = time.time() - 200 * DAY  # noqa: TID251  the file system's own clock
+    for path in (world.state_dir / "logs").rglob("*.jsonl"):
+        os.utime(path, (old, old))
+    _tidy(world)
+
+    assert _files(world, f"gh-{done}.1") <= {"lock", "started", "exit", "summary.json"}
+    assert _files(world, f"gh-{live}.1") == before
+    assert not (world.state_dir / "logs" / f"gh-{done}.jsonl").exists()
+    assert log.exists()
+    assert world.live()
+    assert any(line["bytes"] > 0 for line in world.events("removed"))
+
+
+def test_the_disk_does_not_fill_however_many_runs_there_are(a_world) -> None:
+    world: World = a_world(housekeeping={"keep_runs_mb": 1})
+    numbers = [world.issue(WRITE) for _ in range(6)]
+    world.start()
+    for number in numbers:
+        world.until_state(number, "succeeded")
+        (world.state_dir / "runs" / f"gh-{number}.1" / "output.log").write_bytes(b"x" * 600_000)
+    _tidy(world)
+
+    left = [path for path in (world.state_dir / "runs").glob("*/output.log") if path.stat().st_size > 500_000]
+    assert len(left) == 1
+    assert world.starts(numbers[0]) == 1  # that it has been is not forgotten
+
+
+def test_work_that_is_not_on_github_stays_however_old_it_is(world: World) -> None:
+    world.use_gated_agent()
+    number = world.issue()
+    world.start()
+    world.until_working(number)
+    tree = world.state_dir / "trees" / f"gh-{number}"
+    (tree / "only-here.txt").write_text("the only copy")
+    world.cli("cancel", str(number))
+    world.until_state(number, "cancelled")
+    quarantined = world.state_dir / "quarantine" / "20200101T000000Z-gh-9"
+    (quarantined / "src").mkdir(parents=True)
+    (quarantined / "src" / "a.py").write_text("work")
+    reason = quarantined.with_name(f"{quarantined.name}.reason.txt")
+    reason.write_text("HEAD is detached")
+    os.utime(reason, (0, 0))
+    world.clock.advance(1000 * DAY)
+    _tidy(world)
+
+    assert (tree / "only-here.txt").read_text() == "the only copy"
+    assert (quarantined / "src" / "a.py").exists()
+
+
+def test_a_mirror_that_nobody_has_configured_goes_unless_it_holds_a_branch_of_ours(world: World) -> None:
+    repos = world.state_dir / "repos" / "gone"
+    for name in ("empty", "branch", "packed", "worktree"):
+        for folder in ("objects", "refs/heads", "refs/remotes/origin"):
+            (repos / f"{name}.git" / folder).mkdir(parents=True)
+        (repos / f"{name}.git" / "refs/remotes/origin/main").write_text("0" * 40)
+    (repos / "branch.git" / "refs/heads/auto").mkdir()
+    (repos / "branch.git" / "refs/heads/auto/gh-1").write_text("0" * 40)
+    (repos / "packed.git" / "packed-refs").write_text(f"# pack-refs\n{'0' * 40} refs/quarantine/x\n")
+    (repos / "worktree.git" / "worktrees" / "gh-1").mkdir(parents=True)
+    number = world.issue(WRITE)
+    world.start()
+    world.until_state(number, "succeeded")
+    _tidy(world)
+
+    assert {path.name for path in repos.iterdir()} == {"branch.git", "packed.git", "worktree.git"}
+    assert (world.state_dir / "repos/octo/hello.git/HEAD").exists()
+
+
+def test_only_what_holds_no_work_is_ever_taken_from_quarantine(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "mirror/objects").mkdir(parents=True)
+    (tmp_path / "mirror/refs").mkdir()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/.git").write_text("gitdir: /elsewhere")
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown/file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    assert {path.name for path in unneeded(tmp_path)} == {"nothing", "mirror"}
+    assert not holds_work(tmp_path / "mirror")
+
+
+_TAKE = """
+import sys
+from pathlib import Path
+from coordinator.trash import Trash
+print("ready", flush=True)
+Trash(Path(sys.argv[1]) / "trash").take(Path(sys.argv[1]) / "run")
+"""
+
+
+def test_a_removal_that_is_killed_leaves_all_or_nothing(tmp_path: Path) -> None:
+    for number in range(4):
+        root = tmp_path / str(number)
+        (root / "run").mkdir(parents=True)
+        for name in range(3000):
+            (root / "run" / str(name)).touch()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TAKE, str(root)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        until = time.monotonic() + 5
+        while number and (root / "run").exists() and time.monotonic() < until:
+            pass  # the first is killed as it begins, the others once the directory has gone
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        left = len(list((root / "run").iterdir())) if (root / "run").exists() else 0
+        assert left in {0, 3000}
+        Trash(root / "trash").empty()
+        assert list((root / "trash").glob("*")) == []
+
+
+def test_a_link_takes_nothing_with_it_and_missing_rights_stop_nobody(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("stays")
+    run = tmp_path / "run"
+    (run / "locked").mkdir(parents=True)
+    (run / "locked" / "file").touch()
+    (run / "link").symlink_to(precious)
+    (run / "locked").chmod(0)
+    Trash(tmp_path / "trash").take(run)
+    assert (precious / "file").read_text() == "stays"
+    assert not run.exists()
+    assert list((tmp_path / "trash").iterdir()) == []
