@@ -75,12 +75,13 @@ class RunOutput:
         return sum(map(_size_of, self._files())) > self.most_bytes
 
     def cut(self) -> None:
-        """Keep the first of what was printed, once nobody prints any more. Raises OSError."""
+        """Keep the first of what was printed, once nobody prints any more. Harmless to repeat."""
         left = self.most_bytes
         for path in self._files():
             size = _size_of(path)
             if size > left:
-                os.truncate(path, left)
+                with contextlib.suppress(OSError):  # housekeeping takes it in the end
+                    os.truncate(path, left)
             left -= min(size, left)
 
     def _files(self) -> tuple[Path, Path]:

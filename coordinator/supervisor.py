@@ -441,11 +441,11 @@ class Supervisor:
         else:
             await self._services.in_thread(seal, run_dir, redactor)
 
-    def _cut_output(self, live: LiveRun, outcome: RunOutcome) -> RunOutcome:
+    @staticmethod
+    def _if_cut_off(live: LiveRun, outcome: RunOutcome) -> RunOutcome:
         """The outcome of a run whose output was not read to its end: nobody knows how it would have ended."""
         if not live.output.is_too_much:
             return outcome
-        live.output.cut()
         if outcome.outcome not in {Outcome.FAILED, Outcome.SUCCEEDED, Outcome.NO_CHANGES}:
             return outcome
         detail = _printed_too_much(live.output)
@@ -478,11 +478,12 @@ class Supervisor:
             if live.stop is not None and stop is None:  # asked for in the meantime: it must not be forgotten
                 ending = replace(ending, stop=live.stop)
                 outcome = await settling.judge(self._services, ending)
-        outcome = self._cut_output(live, outcome)
+        outcome = self._if_cut_off(live, outcome)
         await self._seal(live)
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         self._meter(live, summary.usage)
         settling.finish(self._services, ending, outcome)
+        live.output.cut()  # last: how much it was says what became of it, should this be repeated
         try:
             self._check_budgets(live)
         except CoordinatorError as error:  # the next look at any run repeats it
