@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from world import WAIT, WRITE, World
 
-from coordinator.housekeeping import HousekeepingDue, holds_work, unneeded
+from coordinator.housekeeping import Facts, HousekeepingDue, Sweep, holds_work, unneeded
+from coordinator.store import EndedRun, StatePaths
 from coordinator.trash import Trash
 
 DAY = 86_400
@@ -54,6 +56,31 @@ def test_old_runs_and_logs_go_and_a_live_run_keeps_all_it_has(world: World) -> N
     assert log.exists()
     assert world.live()
     assert any(line["bytes"] > 0 for line in world.events("removed"))
+
+
+def test_a_directory_that_somebody_holds_stays_whatever_the_store_says(world: World) -> None:
+    number = world.issue(WAIT)
+    world.start()
+    world.until_working(number)
+    path = world.state_dir / "runs" / f"gh-{number}.1"
+    before = _files(world, path.name)
+    assert world.inside is not None
+    services = world.inside.daemon.services
+    said = EndedRun(
+        task=f"gh-{number}", run_dir=str(path), finished_at=datetime(2020, 1, 1, tzinfo=UTC), is_newest=False
+    )
+    known = Facts(
+        now=world.clock(),
+        keep=services.settings.housekeeping,
+        ended=[said],
+        busy=frozenset(),
+        finished=[],
+        names=[],
+        repositories=frozenset(),
+    )
+    Sweep(services, StatePaths(world.state_dir), known).runs()
+
+    assert _files(world, path.name) == before
 
 
 def test_the_disk_does_not_fill_however_many_runs_there_are(a_world) -> None:
@@ -127,6 +154,7 @@ def test_only_what_holds_no_work_is_ever_taken_from_quarantine(tmp_path: Path) -
 _TAKE = """
 import sys
 from pathlib import Path
+from coordinator.store import EndedRun, StatePaths
 from coordinator.trash import Trash
 print("ready", flush=True)
 Trash(Path(sys.argv[1]) / "trash").take(Path(sys.argv[1]) / "run")
