@@ -261,7 +261,10 @@ def usage_from(usage: Mapping[str, Any]) -> ModelUsage | None:
         prompt=prompt or 0,
         completion=completion or 0,
         cached=count(inputs.get("cached_tokens")) or 0,
-        cache_write=count(inputs.get("cache_write_tokens")) or 0,
+        # The second name is that of Anthropic's own answers, which some who serve pass on.
+        cache_write=count(inputs.get("cache_write_tokens"))
+        or count(usage.get("cache_creation_input_tokens"))
+        or 0,
         reasoning=count(outputs.get("reasoning_tokens")) or 0,
     )
 

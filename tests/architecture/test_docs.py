@@ -290,6 +290,18 @@ def test_no_page_names_a_file_that_does_not_exist(page):
     assert missing == []
 
 
+def test_the_tests_that_pages_name_exist():
+    """Above all those of the failures of others, in docs/routing.md."""
+    named = {
+        (name, test)
+        for page in PAGES
+        for name, test in re.findall(r"`(?:tests/)?(\w+/test_\w+\.py)::(test_\w+)`", page.read_text())
+    }
+    texts = {name: text_of(f"tests/{name}") for name, _ in named}
+    assert len(named) > 30
+    assert [f"{name}::{test}" for name, test in sorted(named) if f"def {test}(" not in texts[name]] == []
+
+
 def test_every_decision_is_in_the_index_under_a_number_of_its_own():
     folder = ROOT / "docs" / "decisions"
     records = {file.name for file in folder.glob("[0-9]*.md")}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from typer.testing import CliRunner
-from world import LABEL, MAINTAINER, REPO, STRANGER, Result, World
+from world import LABEL, MAINTAINER, REPO, STRANGER, WRITE, Result, World
 
 from adw_modules.tasks.model import Task
 from coordinator import cli
@@ -447,3 +447,15 @@ def test_a_label_asks_for_a_workflow_with_its_target_and_prompt_and_a_later_file
     shown = world.cli("route", "explain", str(number))
     assert "Workflow cheap: stage implement, prompt template frugal" in shown
     assert "Rule: `label workflow:cheap` (asked for by ada)" in world.comment(number)
+
+
+def test_a_configuration_that_an_agent_writes_into_its_worktree_changes_no_decision(world: World) -> None:
+    """Agents of others went round a cooled model by editing the router's file."""
+    world.start()
+    first = world.issue("[[agent: write adws/config.toml]]")
+    world.until_state(first, "succeeded")
+    second = world.issue(WRITE)
+    world.until_state(second, "succeeded")
+    assert "adws/config.toml" in files_of(world, f"auto/gh-{first}")
+    runs = [*world.runs(first), *world.runs(second)]
+    assert len({(run.config_version, run.provider, run.model) for run in runs}) == 1
