@@ -130,7 +130,7 @@ class Stage(World):
             began, allowed = begins[Path(run.run_dir).name], {1}
             if run.outcome is Outcome.NEVER_STARTED or run.failure_class is FailureClass.SPAWN:
                 allowed = {0}
-            elif run.outcome is Outcome.LOST or run.exit_signal == signal.SIGKILL:
+            elif run.outcome in {Outcome.LOST, Outcome.OVER_BUDGET} or run.exit_signal == signal.SIGKILL:
                 allowed = {0, 1}  # it may have been killed before its first word
             assert began in allowed, f"{run.run_dir} ({run.outcome}) began {began} times"
 
