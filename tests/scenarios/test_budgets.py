@@ -127,3 +127,15 @@ def test_an_adopted_run_keeps_its_reservation_and_is_stopped_at_the_end_of_the_b
     assert "budget daily (100 tokens a day) is used up" in (task.cause or "")
     world.until_state(other, "blocked")
     assert world.starts(other) == 0
+
+
+def test_a_run_that_a_budget_stopped_goes_on_as_soon_as_an_operator_allows_more(a_world) -> None:
+    world: World = a_world(budgets=[daily(100)])
+    number = world.issue(WAIT)
+    world.start()
+    task = world.until_state(number, "blocked")
+    assert [failed.why for failed in task.failed_on] == ["over_budget"]
+    world.cli("budget", "allow", "daily", "--tokens", "1000000", "--for", "2h", "--reason", "release")
+    world.until(lambda: world.starts(number) == 2, "it goes on")
+    world.cli("cancel", str(number))
+    world.until_state(number, "cancelled")
