@@ -7,6 +7,7 @@ those whose program is `openrouter-cli`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -24,6 +25,8 @@ from adw_modules.routing.trace import Target
 from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 
 LISTING_AGENT = "openrouter-cli"  # the program that can be given any model of the catalogue
+TOO_SMALL = "its context is too small"
+_MOST_STANDING = 32  # selections whose models are kept
 _ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -79,7 +82,9 @@ class Market:
         self._of_catalogue = frozenset(
             name for name, each in settings.providers.items() if seller_of(each) == OPENROUTER
         )
-        self._costs: dict[tuple[Target, ModelUsage, int], Decimal | None] = {}
+        self._standing: dict[tuple[Options, date], dict[Target, tuple[str | None, int | None]]] = {}
+        # By what a run takes: mostly that is the same for all who have no runs of their own.
+        self._costs: defaultdict[tuple[ModelUsage, int], dict[Target, Decimal | None]] = defaultdict(dict)
         self._minute: datetime | None = None  # the one that `_costs` are of
 
     def offered(self) -> tuple[Target, ...]:
@@ -102,15 +107,28 @@ class Market:
         """Whether a model is said to have it, by any of its names."""
         return _capability(capability) in self._about(target).capabilities
 
-    def unfit(self, target: Target, options: Options, needed: float, today: date) -> str | None:
-        """Why a model does not do, whatever it costs. `needed`: tokens of context."""
+    def standing(self, options: Options, today: date) -> Mapping[Target, tuple[str | None, int | None]]:
+        """Of each model that is looked at: why it does not do, whatever it costs, and its context in tokens.
+
+        What depends on the task, a context that is too small for it, is left to the caller.
+        """
+        key = (options, today)
+        if key not in self._standing:
+            if len(self._standing) >= _MOST_STANDING:
+                self._standing.clear()
+            targets = options.candidates or self.offered()
+            self._standing[key] = {each: self._stands(each, options, today) for each in targets}
+        return self._standing[key]
+
+    def _stands(self, target: Target, options: Options, today: date) -> tuple[str | None, int | None]:
         about = self._about(target)
-        return (
+        unfit = (
             self._unknown(target, about, today)
             or _other(target, options)
             or _incapable(about, options.require)
-            or _too_small(about, options.min_context, needed)
+            or _too_small(about, options.min_context)
         )
+        return unfit, about.context
 
     def cost(self, target: Target, used: ModelUsage, longest_prompt: int, at: datetime) -> Decimal | None:
         """What so many tokens cost there at that minute; 0 at a flat rate, None when nobody knows."""
@@ -118,10 +136,10 @@ class Market:
         if minute != self._minute:
             self._minute = minute
             self._costs.clear()
-        key = (target, used, longest_prompt)
-        if key not in self._costs:
-            self._costs[key] = self._priced(target, used, longest_prompt, minute)
-        return self._costs[key]
+        costs = self._costs[used, longest_prompt]
+        if target not in costs:
+            costs[target] = self._priced(target, used, longest_prompt, minute)
+        return costs[target]
 
     def _priced(self, target: Target, used: ModelUsage, longest: int, at: datetime) -> Decimal | None:
         terms = terms_of(
@@ -190,11 +208,13 @@ def _incapable(about: _About, required: Sequence[str]) -> str | None:
     return f"not known to have {', '.join(missing)}" if missing else None
 
 
-def _too_small(about: _About, least: int | None, needed: float) -> str | None:
+def _too_small(about: _About, least: int | None) -> str | None:
     context = about.context
+    if least is None:
+        return None
     if context is None:
-        return None if least is None else "its context is not known"
-    return "its context is too small" if context < max(least or 0, needed) else None
+        return "its context is not known"
+    return TOO_SMALL if context < least else None
 
 
 def _capability(word: str) -> str:

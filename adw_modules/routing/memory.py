@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -168,6 +168,11 @@ class Memory:
             halves = _age(run.ended_at, now) / half_life
             if run.ended_at < end and run.outcome not in NOT_THE_MODEL and halves <= HALF_LIVES:
                 self._add(run, 0.5**halves)
+        self._everywhere: Mapping[Target, Record] = self._by_target.get(TaskClass().key(ALL_TASKS), {})
+        self._class: TaskClass | None = None
+        self._by_level: Sequence[Mapping[Target, Record]] = ()
+        self._asked: tuple[TaskClass, int] | None = None
+        self._answer: tuple[ModelUsage, str] | None = None
 
     def _add(self, run: Experience, weight: float) -> None:
         of = TaskClass.of(run.repo, run.labels, run.length)
@@ -184,28 +189,43 @@ class Memory:
 
     def about(self, target: Target, of: TaskClass, least: int) -> tuple[Record, int]:
         """What the finest class with so many samples or more says, and its level; else what all tasks say."""
-        for level in range(len(LEVELS)):
-            record = self._by_target.get(of.key(level), {}).get(target)
-            if record is not None and (record.samples >= least or level == ALL_TASKS):
-                return record, level
+        if target in self._everywhere:
+            for level, records in enumerate(self._records(of)):
+                record = records.get(target)
+                if record is not None and (record.samples >= least or level == ALL_TASKS):
+                    return record, level
         return Record(), ALL_TASKS
 
     def samples(self, target: Target) -> int:
         """How many runs on tasks of any class count for it."""
-        record = self._by_target.get(TaskClass().key(ALL_TASKS), {}).get(target)
+        record = self._everywhere.get(target)
         return 0 if record is None else record.samples
 
     def used(self, target: Target, of: TaskClass, least: int) -> tuple[ModelUsage, str] | None:
         """The tokens a run takes, and whose runs say so: those of the target, or those of all."""
-        for level in range(len(LEVELS)):
-            record = self._by_target.get(of.key(level), {}).get(target)
-            if record is not None and record.tokens.samples >= least:
-                return record.tokens.mean, f"its own runs of {told(level)}"
+        if target in self._everywhere:
+            for level, records in enumerate(self._records(of)):
+                record = records.get(target)
+                if record is not None and record.tokens.samples >= least:
+                    return record.tokens.mean, f"its own runs of {told(level)}"
+        key = (of, least)
+        if self._asked != key:
+            self._asked, self._answer = key, self._used_by_all(of, least)
+        return self._answer
+
+    def _used_by_all(self, of: TaskClass, least: int) -> tuple[ModelUsage, str] | None:
         for level in range(len(LEVELS)):
             everybody = self._of_all.get(of.key(level))
             if everybody is not None and everybody.samples >= least:
                 return everybody.mean, f"all runs of {told(level)}"
         return None
+
+    def _records(self, of: TaskClass) -> Sequence[Mapping[Target, Record]]:
+        """By level; kept for the class that was asked for last, because all candidates ask for it."""
+        if self._class != of:
+            self._class = of
+            self._by_level = [self._by_target.get(of.key(level), {}) for level in range(len(LEVELS))]
+        return self._by_level
 
     def used_by_any(self, of: TaskClass, least: int) -> ModelUsage | None:
         """The tokens that a run on such a task takes, whoever does it."""

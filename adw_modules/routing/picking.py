@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from heapq import nsmallest
 from typing import Any
 
 from adw_modules.config import Settings
 from adw_modules.routing import draws
 from adw_modules.routing.attributes import Attrs, is_number
-from adw_modules.routing.market import Knowledge, Market
+from adw_modules.routing.market import TOO_SMALL, Knowledge, Market
 from adw_modules.routing.memory import HALF_LIVES, Memory, Record, Tally, TaskClass, told
 from adw_modules.routing.options import ADAPTIVE, CHEAPEST, Options, options_of
 from adw_modules.routing.targets import Resolver, Selected, SelectTarget
@@ -141,7 +142,7 @@ class Picker:
         known = [(each.cost, each) for each in fit if each.cost is not None]
         left_out |= {each.target: "nobody knows what it costs" for each in fit if each.cost is None}
         ordered = [each for _, each in sorted(known, key=lambda pair: (pair[0], str(pair[1].target)))]
-        why = _why(asked, [each.shown for each in ordered], left_out)
+        why = _why(asked, ordered, left_out)
         return Selected(targets=_first(each.target for each in ordered), why=why)
 
     def adaptive(self, spec: SelectTarget, attrs: Attrs, now: datetime | None) -> Selected:
@@ -152,7 +153,7 @@ class Picker:
         fit, left_out = self._candidates(asked)
         judged = [self._judged(each, asked) for each in fit]
         ordered = sorted(judged, key=_to_learn(asked) if asked.explores else _by_score)
-        why = _why(asked, [each.shown for each in ordered], left_out)
+        why = _why(asked, ordered, left_out)
         return Selected(
             targets=_first(each.candidate.target for each in ordered),
             why={"seed": asked.seed, "explores": asked.explores, **why},
@@ -196,9 +197,10 @@ class Picker:
 
     def _candidates(self, asked: _Asked) -> tuple[list[_Candidate], dict[Target, str]]:
         """What fits, and why the others do not."""
-        fit, left_out = [], {}
-        for target in asked.options.candidates or self._market.offered():
-            unfit = self._market.unfit(target, asked.options, asked.needed, asked.now.date())
+        fit, left_out, needed = [], {}, asked.needed
+        standing = self._market.standing(asked.options, asked.now.date())
+        for target, (never, context) in standing.items():
+            unfit = never or (TOO_SMALL if context is not None and context < needed else None)
             candidate = None if unfit else self._expected(target, asked)
             why = unfit or (_too_dear(candidate, asked) if candidate else None)
             if candidate is None or why is not None:
@@ -320,7 +322,9 @@ def _timeless() -> Selected:
     return Selected(targets=(), why="prices and ages need a clock, and there is none here")
 
 
-def _why(asked: _Asked, shown: Sequence[Mapping[str, Any]], left_out: Mapping[Target, str]) -> dict[str, Any]:
+def _why(
+    asked: _Asked, ordered: Sequence[_Candidate | _Judged], left_out: Mapping[Target, str]
+) -> dict[str, Any]:
     """For the trace: who was compared and with what, and how many were not."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for target, why in left_out.items():
@@ -328,10 +332,10 @@ def _why(asked: _Asked, shown: Sequence[Mapping[str, Any]], left_out: Mapping[Ta
     return {
         "task": asked.of.shown(),
         "budget_left": asked.budget_left,
-        "candidates": list(shown[:_MOST_SHOWN]),
-        "further": max(0, len(shown) - _MOST_SHOWN),
+        "candidates": [each.shown for each in ordered[:_MOST_SHOWN]],
+        "further": max(0, len(ordered) - _MOST_SHOWN),
         "left_out": [
-            {"why": why, "count": len(names), "such_as": sorted(names)[:_MOST_NAMED]}
+            {"why": why, "count": len(names), "such_as": nsmallest(_MOST_NAMED, names)}
             for why, names in sorted(reasons.items())
         ],
     }
