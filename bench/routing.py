@@ -17,19 +17,31 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from adw_modules.routing import ModelRouter
+from adw_modules.catalogue import CatalogueModel, parse_listing
+from adw_modules.config import parse_settings
+from adw_modules.routing import ModelRouter, Target
+from adw_modules.routing.market import Knowledge
+from adw_modules.routing.memory import Experience
+from adw_modules.routing.picking import Picker
+from adw_modules.routing.targets import SelectTarget
+from adw_modules.tasks.model import ModelUsage, Outcome
 
 TASKS = 10_000
 WRITTEN = 500  # of them have their trace written out
 SLOW = 200  # and as many are shown to rule-engine
 ROUNDS = 5
+SELECTED = 50  # tasks that a target is selected for
+SAMPLE = Path(__file__).parents[1] / "tests" / "samples" / "openrouter-models.json"
 LABELS = ("docs", "bug", "security", "ui", "api", "perf", "test", "build", "infra", "ops", "db", "i18n")
 PRIORITIES = ("critical", "high", "normal", "low")
-LITELLM = "litellm<=1.109.1"  # the newest that can be installed
+LITELLM = "litellm<=1.109.1"  # the newest that can be installed; 1.106.2 was, when it was last measured
 Row = dict[str, Any]
 
 
@@ -118,7 +130,9 @@ def measure() -> dict[str, float]:
         )
         for place, count in enumerate((10, 100, 1000))
     }
-    return {f"routing_{name}": rate for name, rate in {**figures, **ratios, **rule_engine(given)}.items()}
+    return {
+        f"routing_{name}": rate for name, rate in {**figures, **ratios, **rule_engine(given)}.items()
+    } | selections()
 
 
 def rule_engine(given: list[Row]) -> dict[str, float]:
@@ -140,6 +154,62 @@ def rule_engine(given: list[Row]) -> dict[str, float]:
         assert [first(task) for task in few] == [ours.choose(task).rule for task in few]
         figures[f"engine_{count}"] = per_second(first, few)
     return figures
+
+
+# --- selections --------------------------------------------------------------------------------------------
+
+
+def selections() -> dict[str, float]:
+    """Milliseconds of one among 407 models of a recorded catalogue with 2,000 runs, each for another task.
+
+    The floor, in the same rounds: the names of as many targets, sorted by a number.
+    """
+    models, known = _catalogue(), datetime(2026, 11, 21, 12, tzinfo=UTC)
+    settings = parse_settings(
+        '[providers.openrouter]\ncommand_template = ["openrouter-cli.py"]', source="bench"
+    )
+    knowledge = Knowledge(runs=_runs(list(models), known), catalogue=models, sync_id=1)
+    picker = Picker(settings, lambda: knowledge)
+    given, found = tasks(SELECTED), defaultdict[str, list[float]](list)
+    targets = [Target("openrouter", name) for name in models]
+    for _ in range(ROUNDS):
+        for word, resolver in picker.resolvers.items():
+            spec = SelectTarget(select=word, options={"require": ["tools"]})
+            resolver(spec, given[0], known)  # the first of a minute works out all prices
+            rate = per_second(lambda task, one=resolver, of=spec: one(of, task, known), given)
+            found[f"select_{word}_ms"].append(1000 / rate)
+        floor = per_second(lambda _: sorted((len(str(target)), str(target)) for target in targets), given)
+        found["select_floor_ms"].append(1000 / floor)
+    figures = {name: statistics.median(times) for name, times in found.items()}
+    for word in picker.resolvers:
+        pairs = zip(found[f"select_{word}_ms"], found["select_floor_ms"], strict=True)
+        figures[f"select_{word}_floors"] = statistics.median(ours / floor for ours, floor in pairs)
+    return {f"routing_{name}": value for name, value in figures.items()}
+
+
+def _catalogue() -> dict[str, CatalogueModel]:
+    rows = json.loads(SAMPLE.read_text())["data"]
+    copies = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(11) for row in rows]
+    return {model.model_id: model for model in parse_listing({"data": copies}).models}
+
+
+def _runs(models: list[str], now: datetime) -> list[Experience]:
+    """Of twenty models, over a month."""
+    draw = random.Random(3)
+    return [
+        Experience(
+            target=Target("openrouter", models[17 * draw.randrange(20)]),
+            outcome=draw.choice([Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED]),
+            repo=f"acme/{draw.randrange(20)}",
+            labels=tuple(draw.sample(LABELS, draw.randrange(3))),
+            length=draw.randrange(4000),
+            ended_at=now - timedelta(hours=number / 3),
+            cost=Decimal(draw.randrange(1, 200)) / 100,
+            duration=timedelta(minutes=draw.randrange(1, 60)),
+            tokens=ModelUsage(input=draw.randrange(100_000), output=draw.randrange(10_000)),
+        )
+        for number in range(2000)
+    ]
 
 
 # --- LiteLLM -----------------------------------------------------------------------------------------------
