@@ -56,9 +56,11 @@ def find(
     return _found(settings.bwrap, environ.get("PATH", os.defpath), environ.get("HOME"), state_dir, in_units)
 
 
-def permits_public(found: Found, settings: SandboxSettings) -> bool:
-    """Whether runs for a public repository may be started on this host, as it is configured."""
-    return found.box is not None or not settings.required_for_public
+def why_not_public(found: Found, settings: SandboxSettings) -> str | None:
+    """Why no run for a public repository may be started on this host, as it is configured; None if it may."""
+    if found.box is not None or not settings.required_for_public:
+        return None
+    return f"workers run without a sandbox here ({found.problem})"
 
 
 def limits_of(settings: SandboxSettings) -> Limits:

@@ -16,7 +16,7 @@ import coordinator
 from adw_modules.agents import DIALECTS
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError
-from coordinator.bubblewrap import Found, find, limits_of
+from coordinator.bubblewrap import Found, limits_of
 from coordinator.environment import CONFIG_DIR
 from coordinator.network import plan
 from coordinator.sandbox import (
@@ -31,7 +31,7 @@ from coordinator.sandbox import (
     read_only,
     read_write,
 )
-from coordinator.services import Services
+from coordinator.services import Services, find_sandbox
 from coordinator.workspaces import PrivateGit, Workspace
 
 OUTPUT_FILE, PROMPT_FILE = "output.jsonl", "prompt.md"  # in the run directory, for templates that name them
@@ -40,8 +40,7 @@ OUTPUT_FILE, PROMPT_FILE = "output.jsonl", "prompt.md"  # in the run directory, 
 def wanted(services: Services) -> Found:
     """What this host's sandbox is. Blocks the first time. Raises SpawnError where there has to be one."""
     settings = services.settings.sandbox
-    in_units = services.settings.coordinator.launcher == "systemd"
-    found = find(settings, services.environ, services.loaded.state_dir, in_units=in_units)
+    found = find_sandbox(services.loaded, services.environ)
     if found.box is None and settings.mode == "bubblewrap":
         raise SpawnError(f'sandbox.mode is "bubblewrap", and it does not work here: {found.problem}')
     return found

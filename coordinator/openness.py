@@ -5,17 +5,23 @@ Used on the loop's thread only. What follows from it is for polling and planning
 
 from __future__ import annotations
 
-from adw_modules.config import ResolvedRepository, Settings
+from collections.abc import Callable
+
+from adw_modules.config import ResolvedRepository
 from coordinator.store import Store
 
 PUBLIC, PRIVATE = "public", "private"  # values of the store's fact about a repository
 
 
 class Openness:
-    """What is known of the repositories' visibility."""
+    """What is known of the repositories' visibility.
 
-    def __init__(self, store: Store) -> None:
+    `why_unsafe` says in half a sentence why no agent of this host may work for strangers, or None.
+    """
+
+    def __init__(self, store: Store, why_unsafe: Callable[[], str | None]) -> None:
         self._store = store
+        self._why_unsafe = why_unsafe
         self._seen: dict[str, str | None] = {}
 
     def is_public(self, full_name: str) -> bool:
@@ -36,16 +42,17 @@ class Openness:
         self._seen[key] = seen
         return True
 
-    def is_closed(self, full_name: str, settings: Settings) -> bool:
-        """Whether `why_closed` may have something to say: cheap, as it is asked for each task of a plan."""
-        is_open_to_all = settings.admission.public_repositories and not settings.repositories
-        return not is_open_to_all and self.is_public(full_name)
-
     def why_closed(self, repository: ResolvedRepository) -> str | None:
-        """Why nothing is started in this repository, and what to set; None when work may be."""
-        if repository.may_be_public or not self.is_public(repository.full_name):
+        """Why nothing is started in this repository, and what to set; None when work may be.
+
+        Blocks where nobody has looked for a sandbox yet, which the daemon does as it starts.
+        """
+        if not self.is_public(repository.full_name):
             return None
-        return closed_text(repository)
+        if not repository.may_be_public:
+            return closed_text(repository)
+        problem = self._why_unsafe()
+        return None if problem is None else unsafe_text(repository, problem)
 
 
 def closed_text(repository: ResolvedRepository) -> str:
@@ -55,6 +62,14 @@ def closed_text(repository: ResolvedRepository) -> str:
         key += ", or public = true in its [[repositories]] table"
     name = repository.full_name
     return f"{name} is public (or GitHub does not say): nothing is started there without {key}"
+
+
+def unsafe_text(repository: ResolvedRepository, problem: str) -> str:
+    """The sentence for a repository that may be public, on a host that has no sandbox for its agents."""
+    return (
+        f"{repository.full_name} is public (or GitHub does not say), and {problem}: nothing is started there "
+        "without a sandbox; see `coordinator doctor`, or set sandbox.required_for_public = false"
+    )
 
 
 def _fact(key: str) -> str:

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from adw_modules.config import ResolvedRepository, Settings
 from adw_modules.errors import GitHubRefused, GitHubUnavailable, WorkspaceError
 from adw_modules.providers import ProviderManager
+from coordinator.bubblewrap import Found, find, why_not_public
 from coordinator.github import GitHub, load_app
 from coordinator.launcher import Launcher, RunLauncher
 from coordinator.logs import Redactor
@@ -147,10 +148,20 @@ def open_services(
             workspaces=workspaces or _open_workspaces(loaded, state_dir),
             threads=threads,
             environ=environ,
-            openness=Openness(store),
+            openness=Openness(store, lambda: _why_unsafe(source.current, environ)),
             redactor=redactor,
             now=now,
         )
+
+
+def find_sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Found:
+    """This host's sandbox for the runs of that configuration. Blocks the first time."""
+    in_units = loaded.settings.coordinator.launcher == "systemd"
+    return find(loaded.settings.sandbox, environ, loaded.state_dir, in_units=in_units)
+
+
+def _why_unsafe(loaded: LoadedSettings, environ: Mapping[str, str]) -> str | None:
+    return why_not_public(find_sandbox(loaded, environ), loaded.settings.sandbox)
 
 
 def open_github(

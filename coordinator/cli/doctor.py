@@ -153,7 +153,7 @@ def _launcher(loaded: LoadedSettings, service: Installed | None) -> Iterator[Fin
 
 def _sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """What this host can, as seen by whoever asks: the daemon of another account may find something else."""
-    from coordinator.bubblewrap import find, what_is_missing
+    from coordinator.bubblewrap import find, what_is_missing, why_not_public
 
     settings = loaded.settings.sandbox
     found = find(settings, environ, in_units=loaded.settings.coordinator.launcher == "systemd")
@@ -162,7 +162,7 @@ def _sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Fin
         text = f"workers run without a sandbox: {found.problem}"
         mend = "install bubblewrap 0.8 or newer" if settings.mode != "off" else 'set sandbox.mode = "auto"'
         yield Finding(check="sandbox", ok=False if is_wanted else None, text=text, mend=mend)
-        if settings.required_for_public:
+        if why_not_public(found, settings) is not None:
             text = "tasks of public repositories are not started without a sandbox"
             yield Finding(check="sandbox", ok=None, text=text)
         return
@@ -351,23 +351,29 @@ def _github(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Find
     if settings.app.is_used and environ.get(settings.token_env):
         text = f"{settings.token_env} is set and not used: there is a GitHub App"
         yield Finding(check="github", ok=None, text=text, mend="take it out of the environment")
-    yield from asyncio.run(_ask_github(loaded, github))
+    yield from asyncio.run(_ask_github(loaded, github, _why_not_public(loaded, environ)))
 
 
-async def _ask_github(loaded: LoadedSettings, github: GitHub) -> list[Finding]:
+def _why_not_public(loaded: LoadedSettings, environ: Mapping[str, str]) -> str | None:
+    from coordinator.bubblewrap import find, why_not_public
+
+    settings, in_units = loaded.settings.sandbox, loaded.settings.coordinator.launcher == "systemd"
+    return why_not_public(find(settings, environ, in_units=in_units), settings)
+
+
+async def _ask_github(loaded: LoadedSettings, github: GitHub, unsafe: str | None) -> list[Finding]:
     from adw_modules.errors import CoordinatorError, GitHubRefused
 
     settings = loaded.settings.github
-    names = [repository.full_name for repository in loaded.settings.all_repositories()]
     try:
         if github.is_app:
-            return await _ask_as_app(loaded, github, names)
+            return await _ask_as_app(loaded, github, unsafe)
         account = await github.whoami()
         text = f"{settings.api_url} answers; you are {account.login}, by the token in {settings.token_env}"
         findings = [Finding(check="github", ok=True, text=text)]
         for repository in loaded.settings.all_repositories():
             findings.append(await _ask_repository(github, repository.full_name, account.login))
-            findings += await _ask_who_sees(github, repository)
+            findings += await _ask_who_sees(github, repository, unsafe)
         return findings
     except GitHubRefused as error:
         mend = f"put a valid token into {settings.token_env}" if error.status == 401 else None
@@ -379,10 +385,10 @@ async def _ask_github(loaded: LoadedSettings, github: GitHub) -> list[Finding]:
         github.close()
 
 
-async def _ask_who_sees(github: GitHub, repository: ResolvedRepository) -> list[Finding]:
+async def _ask_who_sees(github: GitHub, repository: ResolvedRepository, unsafe: str | None) -> list[Finding]:
     """A public repository, and whether that is meant. What cannot be asked was said before."""
     from adw_modules.errors import CoordinatorError
-    from coordinator.openness import closed_text
+    from coordinator.openness import closed_text, unsafe_text
 
     name = repository.full_name
     try:
@@ -390,18 +396,23 @@ async def _ask_who_sees(github: GitHub, repository: ResolvedRepository) -> list[
             return []
     except CoordinatorError:
         return []
+    if repository.may_be_public and unsafe:
+        return [Finding(check="repository", ok=False, text=unsafe_text(repository, unsafe))]
     if repository.may_be_public:
         text = f"{name} is public: strangers can write what an agent reads once a person has labelled it"
         return [Finding(check="repository", ok=None, text=text, mend="docs/security.md")]
     return [Finding(check="repository", ok=None, text=closed_text(repository))]
 
 
-async def _ask_as_app(loaded: LoadedSettings, github: GitHub, names: list[str]) -> list[Finding]:
+async def _ask_as_app(loaded: LoadedSettings, github: GitHub, unsafe: str | None) -> list[Finding]:
     """Who the App is needs no installation; what it may do is asked for each repository."""
     slug = await github.app_name()
     where = f"{loaded.settings.github.api_url} answers"
     findings = [Finding(check="github", ok=True, text=f"{where}; you are the GitHub App {slug}")]
-    return findings + [await _ask_installation(github, name, slug) for name in names]
+    for repository in loaded.settings.all_repositories():
+        findings.append(await _ask_installation(github, repository.full_name, slug))
+        findings += await _ask_who_sees(github, repository, unsafe)
+    return findings
 
 
 async def _ask_installation(github: GitHub, name: str, slug: str) -> Finding:

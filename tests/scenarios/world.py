@@ -173,7 +173,8 @@ class World:
                 "report_delay_seconds": 0,
             },
             "limits": {"retrigger_minutes": 0},
-            "sandbox": {"mode": "off"},  # for speed; the tests of the sandbox turn it on
+            # For speed; the tests of the sandbox turn it on.
+            "sandbox": {"mode": "off", "required_for_public": False},
             "providers.claude-cli": scripted_agent(),
         }
 

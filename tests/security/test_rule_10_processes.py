@@ -243,5 +243,7 @@ def test_a_host_that_cannot_is_noticed_at_once(mode: str) -> None:
     found = bubblewrap.find(settings, os.environ)
     assert found.box is None
     assert "/bin/false (sandbox.bwrap): exit code 1" in found.problem
-    assert not bubblewrap.permits_public(found, settings)
-    assert bubblewrap.permits_public(found, settings.model_copy(update={"required_for_public": False}))
+    assert bubblewrap.why_not_public(found, settings)
+    assert (
+        bubblewrap.why_not_public(found, settings.model_copy(update={"required_for_public": False})) is None
+    )
