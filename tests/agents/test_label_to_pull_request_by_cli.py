@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
@@ -20,11 +21,14 @@ pytestmark = pytest.mark.agents
 def world(request: pytest.FixtureRequest, stub: StubLLM, tmp_path: Path) -> Iterator[World]:
     """The world whose only provider is the program that the test names."""
     cli = installed(request.param)
+    url = stub.url(run="job")
+    # The address of their model is in an argument or a configuration of codex's and opencode's own.
+    allowed = {"allow_hosts": [urlsplit(url).netloc]} if cli.name in {"codex", "opencode"} else {}
     config = {
         "coordinator": {"stop_grace_seconds": 5},
         "sandbox": {"mode": "bubblewrap"},
         "llm": {"provider": cli.name, "model_default": cli.model},
-        f"providers.{cli.name}": provider_table(cli, stub.url(run="job")),
+        f"providers.{cli.name}": provider_table(cli, url) | allowed,
     }
     world = World(tmp_path, config)
     world.environ |= environment(cli, tmp_path / "home")
