@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # without the enums around it, which take longer to load than all else
 
-_LIMITS = {
+LIMITS = {
     "processes": resource.RLIMIT_NPROC,
     "file_bytes": resource.RLIMIT_FSIZE,
     "open_files": resource.RLIMIT_NOFILE,
@@ -37,9 +37,9 @@ LANDLOCK_WITH_SCOPES = 6
 def take_on(limits: dict[str, int]) -> None:
     """Lower the limits, soft and hard; one that is lower already stays."""
     for name, most in limits.items():
-        hard = resource.getrlimit(_LIMITS[name])[1]
+        hard = resource.getrlimit(LIMITS[name])[1]
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(_LIMITS[name], (value, value))
+        resource.setrlimit(LIMITS[name], (value, value))
 
 
 def hear_signals() -> None:
@@ -57,11 +57,10 @@ def part_from_host(*, sockets: bool) -> None:
     """
     import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if number := _KEYCTL.get(os.uname().machine):
-        libc.syscall(number, _JOIN_SESSION_KEYRING, None)
+    join_new_keyring()
     if not sockets:
         return
+    libc = ctypes.CDLL(None, use_errno=True)
     if landlock_version() < LANDLOCK_WITH_SCOPES:
         return
     attributes = (ctypes.c_uint64 * 3)(0, 0, _ABSTRACT_SOCKETS)
@@ -72,6 +71,14 @@ def part_from_host(*, sockets: bool) -> None:
     if rules < 0 or libc.syscall(_LANDLOCK_RESTRICT_SELF, ctypes.c_int(rules), ctypes.c_uint(0)):
         raise OSError(ctypes.get_errno(), "Landlock refuses the rules")
     os.close(rules)
+
+
+def join_new_keyring() -> None:
+    """Leave the session's keyring behind, which holds the keys of whoever started the daemon."""
+    import ctypes
+
+    if number := _KEYCTL.get(os.uname().machine):
+        ctypes.CDLL(None).syscall(number, _JOIN_SESSION_KEYRING, None)
 
 
 def landlock_version() -> int:

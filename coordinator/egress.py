@@ -1,6 +1,6 @@
 """The way out of a sandbox without a network: runs it, and is the proxy it finds on its own loopback.
 
-One process per run, outside the sandbox: it starts the sandbox (bubblewrap), opens the listening sockets
+One process per run, outside the sandbox, which it has started (`ahead.py`): it opens the listening sockets
 *inside* the sandbox's network, judges every connection by the run's policy (`adw_modules.security.egress`),
 writes down what it refused, and ends as the sandbox ends. It outlives the daemon, as the
 run does.
@@ -20,9 +20,7 @@ import fcntl
 import json
 import os
 import select
-import signal
 import socket
-import sys
 import time
 
 from adw_modules.security.egress import (
@@ -36,11 +34,15 @@ from adw_modules.security.egress import (
     check_hello,
     parse_head,
 )
+from coordinator.ahead import AWAITED, Sandbox, Unusable, fail
 
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost every start
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Mapping
     from typing import Any
+else:
+    import _signal as signal  # as in `ahead.py`
 
 FORMAT = 1  # of the policy file
 MOST_CONNECTIONS = 128  # at once; npm opens some fifty
@@ -50,24 +52,13 @@ CONNECT_SECONDS = 15.0  # for each address of a name
 MOST_ADDRESSES = 6  # of a name that are tried
 IDLE_SECONDS = 3600.0  # a model may think for long without a word
 KEEPALIVE_SECONDS = 60  # without a byte, until the other side is asked whether it is there
-UNUSABLE = 71  # exit code: the sandbox could not be given its way out, so nothing was run
 
 _CHUNK = 65_536
 _BACKLOG = 128
 _IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701
-_PR_SET_PDEATHSIG = 1
-# A polite signal goes to the whole group, so to the agent as well: we stay until the sandbox has ended.
-_AWAITED = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-_STATUS_FD, _BLOCK_FD = 3, 4
-# What the sandbox has to be started with: it tells who is inside, and waits there until it may go on.
-BWRAP_OPTIONS = ("--json-status-fd", str(_STATUS_FD), "--block-fd", str(_BLOCK_FD))
 _WRONG_NAME = b"\x15\x03\x03\x00\x02\x02\x70"  # a TLS alert: unrecognized_name
 _ANSWERS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
-
-
-class _Unusable(Exception):
-    """The sandbox cannot be run with its way out; `str(error)` says why."""
 
 
 class _Plan:
@@ -373,86 +364,22 @@ class _Way:
 # --- the sandbox -------------------------------------------------------------------------------------------
 
 
-class _Sandbox:
-    """The sandbox we run: bubblewrap, blocked before it executes the agent until its network is ready."""
+def _listeners(inner: int, ports: list[int]) -> list[socket.socket]:
+    """Sockets that listen on the loopback inside, and are accepted from out here.
 
-    def __init__(self, command: list[str]) -> None:
-        self._status, status_end = os.pipe()
-        block_end, self._block = os.pipe()
-        try:
-            self.pid = os.posix_spawnp(
-                command[0],
-                command,
-                os.environ,
-                file_actions=_moved(status_end, block_end),
-                setsigmask=(),
-                setsigdef=(*_AWAITED, signal.SIGPIPE, signal.SIGXFSZ),
-            )
-        except OSError as error:
-            raise _Unusable(f"cannot execute {command[0]}: {error.strerror}") from error
-        finally:
-            os.close(status_end)
-            os.close(block_end)
-        self.inner = self._inner_pid()
-
-    def _inner_pid(self) -> int:
-        """The first process inside, as bubblewrap tells it."""
-        line = b""
-        while not line.endswith(b"\n"):
-            piece = os.read(self._status, 4096)
-            if not piece:
-                raise _Unusable("the sandbox ended before it began")
-            line += piece
-        return int(json.loads(line.splitlines()[0])["child-pid"])
-
-    def listeners(self, ports: list[int]) -> list[socket.socket]:
-        """Sockets that listen on the loopback inside, and are accepted from out here.
-
-        A socket belongs to the network it was made in, whoever holds it: nothing of ours has to run inside.
-        """
-        ours, theirs = socket.socketpair()
-        maker = os.fork()
-        if maker == 0:
-            os._exit(_make_listeners(self.inner, ports, theirs))
-        theirs.close()
-        with ours:
-            said, fds, _, _ = socket.recv_fds(ours, 1024, len(ports))
-        os.waitpid(maker, 0)
-        if len(fds) != len(ports):
-            raise _Unusable(f"cannot listen inside the sandbox: {said.decode(errors='replace')}")
-        return [socket.socket(fileno=fd) for fd in fds]
-
-    def begin(self) -> None:
-        """Let it execute the agent."""
-        os.close(self._block)
-
-    def status(self) -> int | None:
-        """As of waitpid; None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return status if pid else None
-
-    def kill(self) -> None:
-        """At once and with everything in it; reaps it. While it waits for us: it never executes the agent.
-
-        The first process inside by itself: it dies with its parent only from the time when it is let go on.
-        """
-        with contextlib.suppress(OSError):
-            os.kill(self.inner, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-
-
-def _moved(status: int, block: int) -> list[tuple[int, ...]]:
-    """Has the two descriptors where `BWRAP_OPTIONS` says. By way of numbers that are neither of them."""
-    return [
-        (os.POSIX_SPAWN_DUP2, status, _STATUS_FD + 100),
-        (os.POSIX_SPAWN_DUP2, block, _BLOCK_FD + 100),
-        (os.POSIX_SPAWN_DUP2, _STATUS_FD + 100, _STATUS_FD),
-        (os.POSIX_SPAWN_DUP2, _BLOCK_FD + 100, _BLOCK_FD),
-        (os.POSIX_SPAWN_CLOSE, _STATUS_FD + 100),
-        (os.POSIX_SPAWN_CLOSE, _BLOCK_FD + 100),
-    ]
+    A socket belongs to the network it was made in, whoever holds it: nothing of ours has to run inside.
+    """
+    ours, theirs = socket.socketpair()
+    maker = os.fork()
+    if maker == 0:
+        os._exit(_make_listeners(inner, ports, theirs))
+    theirs.close()
+    with ours:
+        said, fds, _, _ = socket.recv_fds(ours, 1024, len(ports))
+    os.waitpid(maker, 0)
+    if len(fds) != len(ports):
+        raise Unusable(f"cannot listen inside the sandbox: {said.decode(errors='replace')}")
+    return [socket.socket(fileno=fd) for fd in fds]
 
 
 def _make_listeners(pid: int, ports: list[int], answer: socket.socket) -> int:
@@ -508,59 +435,42 @@ def _accept(listeners: Mapping[int, tuple[socket.socket, tuple[str, int] | None]
                 proxy.take(client, forward)
 
 
-def run(plan: _Plan, refusals: _Refusals, command: list[str]) -> int:
-    """Run the sandbox to its end; its exit code. Raises _Unusable: nothing was executed in it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # before any thread, and never let through
-    sandbox = _Sandbox(command)
-    try:
-        targets = [None, *((host, port) for _, host, port in plan.forwards)]
-        sockets = sandbox.listeners([plan.port, *(inner for inner, _, _ in plan.forwards)])
-        listening = {each.fileno(): (each, forward) for each, forward in zip(sockets, targets, strict=True)}
-        _thread.stack_size(256 * 1024)
-        _thread.start_new_thread(_accept, (listening, _Proxy(plan, refusals)))
-    except BaseException:
-        sandbox.kill()
-        raise
-    sandbox.begin()
-    return _until_ended(sandbox)
-
-
-def _until_ended(sandbox: _Sandbox) -> int:
-    while True:
-        status = sandbox.status()
-        if status is not None:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        signal.sigwait(_AWAITED)
-
-
-def _die_with_parent() -> None:
-    """A shim that is killed takes us with it, and we take the sandbox (`--die-with-parent`)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def main(arguments: list[str]) -> int:
-    """`POLICY_FILE REFUSALS_FILE COMMAND...`: run the command, which is bubblewrap, to its end."""
-    parent = os.getppid()
-    _die_with_parent()
-    if os.getppid() != parent:
-        return UNUSABLE
-    policy, refused, *command = arguments
+def serve(sandbox: Sandbox, policy: str, refused: str) -> int:
+    """Give the sandbox its way out and run it to its end; its exit code. `policy` and `refused` are files."""
     refusals = None
     try:
-        with open(policy, "rb") as file:
-            plan = _Plan(json.load(file))
-        refusals = _Refusals(refused)
-        return run(plan, refusals, command)
-    except (_Unusable, OSError, KeyError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else str(error)
-        sys.stderr.write(f"coordinator: the run has no way to the network, so it was not started: {said}\n")
-        return UNUSABLE
+        try:
+            with open(policy, "rb") as file:
+                plan = _Plan(json.load(file))
+            refusals = _Refusals(refused)
+            sandbox.meet()
+            _open_way_out(sandbox, plan, refusals)
+            sandbox.begin()
+        except BaseException:
+            sandbox.kill()
+            raise
+        return _until_ended(sandbox)
+    except (Unusable, OSError, KeyError, TypeError, ValueError) as error:
+        return fail(
+            f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else str(error)
+        )
     finally:
         if refusals is not None:
             refusals.close()
 
 
-def enter() -> None:
-    """The program: see `main`. Threads that still serve connections end with us."""
-    os._exit(main(sys.argv[1:]))
+def _open_way_out(sandbox: Sandbox, plan: _Plan, refusals: _Refusals) -> None:
+    targets = [None, *((host, port) for _, host, port in plan.forwards)]
+    sockets = _listeners(sandbox.inner, [plan.port, *(inner for inner, _, _ in plan.forwards)])
+    listening = {each.fileno(): (each, forward) for each, forward in zip(sockets, targets, strict=True)}
+    _thread.stack_size(256 * 1024)
+    _thread.start_new_thread(_accept, (listening, _Proxy(plan, refusals)))
+
+
+def _until_ended(sandbox: Sandbox) -> int:
+    while True:
+        status = sandbox.status()
+        if status is not None:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        signal.sigwait(AWAITED)

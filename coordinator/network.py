@@ -25,7 +25,7 @@ from adw_modules.security.network import (
     policy_of,
     upstream_of,
 )
-from coordinator import egress
+from coordinator import ahead
 from coordinator.logs import get_logger
 from coordinator.sandbox import NONE, OPEN, NetworkPlan
 from coordinator.shim import open_regular
@@ -65,15 +65,15 @@ def behind_proxy(run_dir: Path, registries: tuple[str, ...] = ()) -> NetworkPlan
         is_hosts=False,
         env=environment_of(registries),
         around=(*_program(), str(run_dir / POLICY_FILE), str(run_dir / REFUSALS_FILE)),
-        wiring=egress.BWRAP_OPTIONS,
+        wiring=ahead.BWRAP_OPTIONS,
     )
 
 
 @lru_cache(maxsize=1)
 def _program() -> tuple[str, ...]:
-    """`egress.py`, as a module: a script would be compiled at every start."""
-    packages = str(Path(egress.__file__).resolve().parents[1])
-    start = f"import sys; sys.path.insert(0, {packages!r}); from coordinator import egress; egress.enter()"
+    """`ahead.py` and `egress.py`, as modules: a script would be compiled at every start."""
+    packages = str(Path(ahead.__file__).resolve().parents[1])
+    start = f"import sys; sys.path.insert(0, {packages!r}); from coordinator import ahead; ahead.enter()"
     return (os.path.realpath(sys.executable), "-I", "-S", "-c", start)
 
 

@@ -23,6 +23,7 @@ from coordinator import boxed
 _INNER = Path(boxed.__file__).resolve()
 # The shim's polite signals go to the process group. bubblewrap would die of them and take the agent along.
 IGNORED = "--ignore-signal=HUP,INT,TERM"
+HEARD = "--default-signal"  # all of them, as a program expects to find them
 UNPRIVILEGED_ID = 1000  # who root is in there: some agents refuse to work for user 0
 NO_HOME = Path("/home/agent")
 MB = 1_000_000
@@ -87,7 +88,7 @@ class NetworkPlan:
 
     is_hosts: bool = True  # else a network of its own, with nothing but its loopback
     env: Mapping[str, str] = field(default_factory=dict)  # what tells programs of a way out
-    around: tuple[str, ...] = ()  # a program outside that starts the sandbox, and is its way out
+    around: tuple[str, ...] = ()  # a program outside that limits and starts it, and is its way out
     wiring: tuple[str, ...] = ()  # what bubblewrap has to be told for that
 
     @property
@@ -143,9 +144,9 @@ def command(
 ) -> tuple[str, ...]:
     """`argv`, to be started in a sandbox."""
     mounts = _in_order([*_system(box), *_private(view), *view.mounts, *_shown_of_ours()])
-    scope = ("scope",) if network.is_hosts else ()
     return (
-        *(*network.around, str(box.env), IGNORED, str(box.bwrap)),
+        *((*network.around, *limits.arguments, "--") if network.around else ()),
+        *(str(box.env), IGNORED, str(box.bwrap)),
         *_namespaces(box, network),
         *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
         *(
@@ -154,8 +155,20 @@ def command(
             for option in each.options(limits.temporary_bytes)
         ),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(view.cwd), "--"),
-        *(*_python(), str(_INNER), *limits.arguments, *scope, "--", *argv),
+        *_inside(argv, box, limits, network),
     )
+
+
+def _inside(argv: Sequence[str], box: Box, limits: Limits, network: NetworkPlan) -> tuple[str, ...]:
+    """The agent, and before it what has to be done in there.
+
+    Where a program is around the sandbox that one limits it, and only the signals are left, for which no
+    Python has to be started. `env` would take a program with = in its name for a variable.
+    """
+    if network.around and "=" not in argv[0]:
+        return (str(box.env), HEARD, *argv)
+    scope = ("scope",) if network.is_hosts else ()
+    return (*_python(), str(_INNER), *limits.arguments, *scope, "--", *argv)
 
 
 def environment(env: Mapping[str, str], home: Path, network: NetworkPlan = OPEN) -> dict[str, str]:

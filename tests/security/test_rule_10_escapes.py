@@ -137,7 +137,7 @@ def test_without_a_sandbox_each_attempt_works(a_world: Any, outside: Outside) ->
         assert report["opens kernel settings"]
 
 
-@pytest.mark.parametrize("network", ["open", "none"])
+@pytest.mark.parametrize("network", ["open", "none", "allow-list"])
 def test_in_a_sandbox_none_of_them_does(a_world: Any, outside: Outside, network: str) -> None:
     report = attack(a_world, outside, mode="bubblewrap", network=network)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -102,14 +103,16 @@ class Stage:
         policy = policy_of([parse_place(each) for each in allowed]) | changes
         (self.run_dir / POLICY_FILE).write_text(json.dumps(policy))
 
-    def argv(self, *argv: str, network: NetworkPlan | None = None) -> list[str]:
+    def argv(
+        self, *argv: str, network: NetworkPlan | None = None, limits: BoxLimits | None = None
+    ) -> list[str]:
         view = View(cwd=Path("/tmp"), home=NO_HOME)
         plan = network or behind_proxy(self.run_dir)
-        return list(command(argv, box=FOUND.box, view=view, limits=BoxLimits(), network=plan))
+        return list(command(argv, box=FOUND.box, view=view, limits=limits or BoxLimits(), network=plan))
 
-    def run(self, *argv: str, **options) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, limits: BoxLimits | None = None, **options) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.argv(*argv),
+            self.argv(*argv, limits=limits),
             env={"PATH": "/usr/bin:/bin", **behind_proxy(self.run_dir).env},
             capture_output=True,
             text=True,
@@ -118,8 +121,8 @@ class Stage:
             **options,
         )
 
-    def python(self, code: str, *arguments: str) -> str:
-        done = self.run(*PYTHON, code, *arguments)
+    def python(self, code: str, *arguments: str, limits: BoxLimits | None = None) -> str:
+        done = self.run(*PYTHON, code, *arguments, limits=limits)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -453,6 +456,45 @@ def test_without_a_policy_nothing_is_started(stage, damage):
     assert (done.returncode, done.stdout) == (71, "")
     assert "was not started" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_proxy_that_is_killed_before_the_start_lets_no_agent_begin(stage):
+    """It is held up by its policy, a pipe without a writer. The sandbox has to wait on for ever."""
+    (stage.run_dir / POLICY_FILE).unlink(missing_ok=True)
+    os.mkfifo(stage.run_dir / POLICY_FILE)
+    marker = f"network-{os.getpid()}-early"
+    process = subprocess.Popen(
+        stage.argv("/bin/sh", "-c", "echo started"),
+        env={"PATH": "/usr/bin:/bin", shim.MARKER_NAME: marker},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with process:
+        until(lambda: len(bearers(marker)) >= 3, "proxy, bubblewrap, and the first process inside")
+        process.kill()
+        until(lambda: len(bearers(marker)) <= 1, "bubblewrap goes with the proxy")
+        inside = [os.pidfd_open(pid) for pid in bearers(marker)]
+        assert select.select(inside, [], [], 0.5)[0] == []  # it would have ended as the agent does
+        assert shim.kill_leftovers({}, marker) == 0  # what the shim does, whose child it is by now
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        for fd in inside:
+            os.close(fd)
+
+
+def test_the_agent_begins_with_its_limits_and_hears_every_signal(stage):
+    code = """
+import resource as r, signal
+signals = [int(n) for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN]
+kinds = (r.RLIMIT_NPROC, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_CORE)
+blocked = [int(n) for n in signal.pthread_sigmask(0, ())]
+print([[r.getrlimit(kind) for kind in kinds], signals, blocked])
+"""
+    limits = BoxLimits(processes=400, file_bytes=5_000_000, open_files=500)
+    found, ignored, blocked = eval(stage.python(code, limits=limits))
+    assert found == [(400, 400), (5_000_000, 5_000_000), (500, 500), (0, 0)]
+    assert set(ignored) <= {signal.SIGPIPE, signal.SIGXFSZ}  # Python's own doing
+    assert blocked == []
 
 
 def test_nothing_of_the_proxy_is_open_inside(stage):
