@@ -128,30 +128,22 @@ def fail(reason: str) -> int:
     return UNUSABLE
 
 
-def enter() -> None:
-    """The program: `POLICY_FILE REFUSALS_FILE LIMIT=VALUE... -- COMMAND...`. Threads of ours end with us."""
-    os._exit(_main(sys.argv[1:]))
+def start(arguments: list[str]) -> tuple[Sandbox, str, str]:
+    """`POLICY_FILE REFUSALS_FILE LIMIT=VALUE... -- COMMAND...`: starts the command, which is bubblewrap.
 
-
-def _main(arguments: list[str]) -> int:
+    Gives the sandbox and the two files. Ends this process where there is nothing to go on with.
+    """
     parent = os.getppid()
     # A shim that is killed takes us with it, and we take the sandbox (`--die-with-parent`).
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        return UNUSABLE
+        os._exit(UNUSABLE)
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # before any thread, and never let through
     end = arguments.index("--")
     policy, refused, *limits = arguments[:end]
     try:
         join_new_keyring()
         numbers = {name: int(value) for name, value in (limit.split("=") for limit in limits)}
-        sandbox = Sandbox(arguments[end + 1 :], numbers)
+        return Sandbox(arguments[end + 1 :], numbers), policy, refused
     except (Unusable, OSError) as error:
-        return fail(str(error))
-    try:
-        from coordinator import egress  # meanwhile the sandbox is made
-
-        return egress.serve(sandbox, policy, refused)
-    except BaseException:
-        sandbox.kill()
-        raise
+        os._exit(fail(str(error)))

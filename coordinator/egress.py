@@ -435,6 +435,11 @@ def _accept(listeners: Mapping[int, tuple[socket.socket, tuple[str, int] | None]
                 proxy.take(client, forward)
 
 
+def enter(sandbox: Sandbox, policy: str, refused: str) -> None:
+    """The rest of the program: see `serve`. Threads that still serve connections end with us."""
+    os._exit(serve(sandbox, policy, refused))
+
+
 def serve(sandbox: Sandbox, policy: str, refused: str) -> int:
     """Give the sandbox its way out and run it to its end; its exit code. `policy` and `refused` are files."""
     refusals = None

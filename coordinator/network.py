@@ -73,7 +73,10 @@ def behind_proxy(run_dir: Path, registries: tuple[str, ...] = ()) -> NetworkPlan
 def _program() -> tuple[str, ...]:
     """`ahead.py` and `egress.py`, as modules: a script would be compiled at every start."""
     packages = str(Path(ahead.__file__).resolve().parents[1])
-    start = f"import sys; sys.path.insert(0, {packages!r}); from coordinator import ahead; ahead.enter()"
+    start = (
+        f"import sys; sys.path.insert(0, {packages!r}); from coordinator import ahead; "
+        "begun = ahead.start(sys.argv[1:]); from coordinator import egress; egress.enter(*begun)"
+    )
     return (os.path.realpath(sys.executable), "-I", "-S", "-c", start)
 
 
