@@ -310,6 +310,9 @@ until [ -e {gate} ]; do sleep 0.02; done
 echo done > NOTES.md
 """
 CONFIG = """
+[sandbox]
+mode = "off"  # the gate is the host's
+
 [coordinator]
 launcher = "systemd"
 state_dir = "{folder}/state"
