@@ -29,6 +29,7 @@ from coordinator.logs import Redactor, get_logger, secret_values
 from coordinator.operators import Operators
 from coordinator.outbox import Outbox
 from coordinator.planner import Planner
+from coordinator.rechecks import BeforeStart
 from coordinator.schedule import PollDue, PollSchedule
 from coordinator.services import Services, open_services
 from coordinator.settings import Reloaded, ReloadFailed, SettingsSource
@@ -70,6 +71,7 @@ class Wake(StrEnum):
     RUN_ENDED = "run ended"
     CONFIG = "config"
     OPERATOR = "operator"
+    RECHECKED = "rechecked"  # GitHub has said whether a task may be started again
     HEALTH = "health"  # a target may be used that could not, or the other way round
     STOP = "stop"
     WATCHDOG = "watchdog"  # for nothing else but to show that it turns
@@ -154,7 +156,8 @@ class Daemon:
         self.services, self._state_dir = services, state_dir
         self.breakers = Breakers(services, lambda: self.wake(Wake.HEALTH))
         self.breakers.follow_settings()
-        self.planner = Planner(services, self.breakers)
+        self.rechecks = BeforeStart(services=services, on_answer=self._rechecked)
+        self.planner = Planner(services, self.breakers, self.rechecks)
         self.supervisor = Supervisor(services, self.breakers, self._run_ended)
         self.outbox = Outbox(services, lambda: self.wake(Wake.TICK) if self._once or self._draining else None)
         self.polls = PollSchedule(
@@ -324,6 +327,11 @@ class Daemon:
         """A run was settled: its slot is free, and its result is waiting to be published."""
         self.outbox.kick()
         self.wake(Wake.RUN_ENDED)
+
+    def _rechecked(self) -> None:
+        """A task may be started again, or was parked and that is to be told."""
+        self.outbox.kick()
+        self.wake(Wake.RECHECKED)
 
     def _polled(self, has_news: bool) -> None:
         self._write_status()
@@ -508,6 +516,7 @@ class Daemon:
             await self.supervisor.wait_all()
         else:
             await self.supervisor.abandon()
+        self.rechecks.stop()
         await self.outbox.stop()
         sender.cancel()
         self.services.workspaces.stop()  # a git server that never answers must not hold us up

@@ -64,6 +64,7 @@ class Point(StrEnum):
     CALL_LOGGED = "call.logged"
     REQUEUED = "retry.queued"
     PULL_TAKEN = "pull.taken"
+    RECHECKED = "pull.rechecked"
     PUSH_UNRECORDED = "push.unrecorded"
     PUSHED = "push.recorded"
     PULL_LOOKED_UP = "pull.looked_up"
@@ -309,8 +310,13 @@ STEPS: Mapping[Point, Step] = {
     ),
     Point.PULL_TAKEN: _step(
         "the pull request is taken from the outbox",
+        "rights and label are looked at again",
+        "The branch in the mirror; the next daemon looks, and pushes it.",
+    ),
+    Point.RECHECKED: _step(
+        "rights and label were looked at again",
         "the branch is pushed",
-        "The branch in the mirror; the next daemon pushes it.",
+        "The branch in the mirror, and nothing of the look: the next daemon looks again before it pushes.",
     ),
     Point.PUSH_UNRECORDED: _step(
         "the branch is on GitHub",

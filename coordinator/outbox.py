@@ -23,6 +23,7 @@ from adw_modules.errors import (
     StoreError,
     WorkspaceError,
 )
+from adw_modules.security.admission import Standing
 from adw_modules.security.guarded import review
 from adw_modules.security.leaks import Leak, without_tokens
 from adw_modules.tasks import report
@@ -30,7 +31,7 @@ from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
-from coordinator import holds
+from coordinator import holds, rechecks
 from coordinator.faultpoints import Point, reached
 from coordinator.github import LabelEvent, Pull
 from coordinator.logs import REDACTED, about, get_logger
@@ -137,7 +138,7 @@ class Outbox:
                 raise CoordinatorError(f"task {item.task_id} is not in the store")
             bind_contextvars(task=task.name)
             if item.kind == "pull_request":
-                await self._pull_request(task)
+                await self._pull_request(task, is_first_try=item.tries == 0)
             else:
                 await self._report(task)
             store.outbox_done(item.item_id, item.version)
@@ -186,8 +187,11 @@ class Outbox:
 
     # -- branch and pull request --------------------------------------------------------------------
 
-    async def _pull_request(self, task: Task) -> None:
-        """Push the branch, then find or open its draft pull request. Safe to repeat at any point."""
+    async def _pull_request(self, task: Task, *, is_first_try: bool) -> None:
+        """Look again whether it may leave, push the branch, then find or open its draft pull request.
+
+        Safe to repeat at any point.
+        """
         services = self.services
         run = next((run for run in reversed(services.store.runs_of(task.task_id)) if _succeeded(run)), None)
         if run is None or task.state is not TaskState.SUCCEEDED:
@@ -202,7 +206,11 @@ class Outbox:
             reviewed = await self._reviewed(task, workspace, screened.head)
             if reviewed is None:
                 return  # a person has to look first; the report says so
+            standing = await self._still_allowed(task, is_first_try=is_first_try)
+            if standing is None:
+                return  # nothing leaves; the report says why
             await services.in_thread(services.push, workspace, reviewed)
+            rechecks.note_push(services, task, standing, base=workspace.base_sha, head=reviewed)
             reached(Point.PUSHED)
         pull = await services.github.find_pull(task.repo, task.branch)
         if pull is None or pull.state != "open":
@@ -218,6 +226,21 @@ class Outbox:
         if workspace is not None:
             await services.in_thread(services.workspaces.release, workspace)
             reached(Point.RELEASED)
+
+    async def _still_allowed(self, task: Task, *, is_first_try: bool) -> Standing | None:
+        """Whoever asked for the work, as of now; None where nothing may be pushed: the task was parked."""
+        store = self.services.store
+        seen = await rechecks.before_push(self.services, task, is_first_look=is_first_try)
+        reached(Point.RECHECKED)
+        current = store.get_task(task.task_id)
+        if current is None or current.state is not TaskState.SUCCEEDED or current.token != task.token:
+            return None  # withdrawn or opened again while GitHub was asked
+        problem = current.held or seen.problem
+        if problem is None:
+            return seen.standing
+        cause = f"the work is done and kept, but nothing was pushed: {problem}"
+        rechecks.revoke(self.services, current, cause, seen.standing)
+        return None
 
     def _secret_found(self, task: Task, run: Run, leaks: tuple[Leak, ...]) -> None:
         """Nothing is pushed. What was found is told by kind and place, to the operator and on the issue."""

@@ -25,6 +25,7 @@ from adw_modules.tasks.quotas import Caps, Day, day_of, keys
 from coordinator.breakers import Breakers
 from coordinator.budgeting import Gate, gate_of
 from coordinator.logs import get_logger
+from coordinator.rechecks import BeforeStart
 from coordinator.selecting import listing_of, picker_of
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
@@ -36,10 +37,11 @@ log = get_logger()
 class Planner:
     """Plans for whatever configuration is in force; the router is made anew only when that changed."""
 
-    def __init__(self, services: Services, breakers: Breakers) -> None:
+    def __init__(self, services: Services, breakers: Breakers, rechecks: BeforeStart) -> None:
         self._services = services
         self._breakers = breakers
         self._today = Today(services.store)
+        self._rechecks = rechecks
         # With the version of their configuration.
         self._made: tuple[str, ModelRouter, ProviderManager, Picker] | None = None
 
@@ -68,9 +70,13 @@ class Planner:
         )
         ready_limit = max(0, limits.max_concurrent - live_runs)
         while True:
-            snapshot = store.snapshot(now=now, ready_limit=ready_limit, config_version=loaded.version)
+            # Those that GitHub is being asked about stand in front and take nobody's turn.
+            seen = ready_limit + self._rechecks.waiting if ready_limit else 0
+            snapshot = store.snapshot(now=now, ready_limit=seen, config_version=loaded.version)
             if not claiming:
                 snapshot = replace(snapshot, paused=True)
+            if not snapshot.paused:
+                snapshot = self._rechecks.sift(snapshot)
             actions = planning.plan(snapshot, limits=limits, route=route, supply=supply)
             acted_on = sum(1 for action in actions if not isinstance(action, Requeue))
             held_back = len(snapshot.ready) - acted_on

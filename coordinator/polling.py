@@ -37,6 +37,7 @@ from coordinator.faultpoints import Point, reached
 from coordinator.github import IssueGone, LabelEvent, LabelTakenOff, Listing, SeenText, Unchanged
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
+from coordinator.standing import standing_of
 
 log = get_logger()
 
@@ -394,19 +395,7 @@ class RepositoryPoller:
         return admission.kept(found, may_start=allowed.__contains__)
 
     async def _standing(self, actor: Actor) -> Standing:
-        """What an account may do in the repository now. Raises where GitHub cannot say at the moment."""
-        if not self._policy.needs_permission(actor):
-            return Standing(actor=actor)
-        try:
-            found = await self.services.github.permission(self.repository.full_name, actor.login)
-        except GitHubRefused as error:
-            if error.status != 403:
-                raise
-            return Standing(actor=actor, permission="unknown", role="unknown", problem="GitHub answers 403")
-        if found.permission != "none" and found.user_id != actor.user_id:
-            problem = "its login belongs to another account"
-            return Standing(actor=actor, permission="unknown", role="unknown", problem=problem)
-        return Standing(actor=actor, permission=found.permission, role=found.role_name)
+        return await standing_of(self.services, self.repository.full_name, actor)
 
     def _audit(
         self,

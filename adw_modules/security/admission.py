@@ -224,7 +224,8 @@ class Decided(StrEnum):
     REFUSED = "refused"
     PAUSED = "paused"
     APPROVED = "approved"  # a change that needed a person: just that commit may be published
-    RECHECKED = "rechecked"  # somebody who may start work edited the text: it goes on
+    RECHECKED = "rechecked"  # looked at again, and it goes on: after an edit, and before a push
+    REVOKED = "revoked"  # looked at again, and it does not: nothing is started or pushed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

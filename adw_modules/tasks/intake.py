@@ -175,6 +175,17 @@ def _refusal(trigger: Trigger | None, standing: Standing, policy: Policy) -> str
     return f"the {how} by {trigger.actor}, who {found}"
 
 
+def revoked(task: Task, standing: Standing, policy: Policy) -> str | None:
+    """Why the account that triggered a task may not start work any more; None when it still may."""
+    trigger = Trigger(
+        event_id=task.trigger_event_id,
+        actor=task.triggered_by,
+        actor_id=standing.actor.user_id,
+        labelled_at=task.labelled_at or task.created_at,
+    )
+    return _refusal(trigger, standing, policy)
+
+
 def changed_since(
     text: IssueText, task: Task, *, editors: tuple[Standing, ...], policy: Policy
 ) -> str | None:

@@ -33,6 +33,7 @@ class Event(StrEnum):
     REVIEW_NEEDED = (
         "review_needed"  # the work exists, but holds what a person has to approve before it is pushed
     )
+    REVOKED = "revoked"  # whoever asked for the work may no longer, or it is no longer asked for
     APPROVED = "approved"  # a permitted person has approved just that commit
     REQUEUED = "requeued"  # a new signal: label applied again, or an operator's retry
 
@@ -42,6 +43,7 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
         Event.DISPATCHED: S.RUNNING,
         Event.PARKED: S.BLOCKED,
         Event.HELD: S.BLOCKED,
+        Event.REVOKED: S.BLOCKED,
         Event.WITHDRAWN: S.CANCELLED,
     },
     S.BLOCKED: {
@@ -65,7 +67,12 @@ TRANSITIONS: dict[S, dict[Event, S]] = {
         Event.HELD: S.BLOCKED,
         Event.WITHDRAWN: S.CANCELLED,
     },
-    S.SUCCEEDED: {Event.REQUEUED: S.QUEUED, Event.PUBLISH_FAILED: S.BLOCKED, Event.REVIEW_NEEDED: S.BLOCKED},
+    S.SUCCEEDED: {
+        Event.REQUEUED: S.QUEUED,
+        Event.PUBLISH_FAILED: S.BLOCKED,
+        Event.REVIEW_NEEDED: S.BLOCKED,
+        Event.REVOKED: S.BLOCKED,
+    },
     S.FAILED: {Event.REQUEUED: S.QUEUED},
     S.CANCELLED: {Event.REQUEUED: S.QUEUED},
 }

@@ -214,6 +214,10 @@ class InstallationCredential:
     def limiter(self) -> Limiter:
         return self._app.limiter(self._installation_id or 0)
 
+    @property
+    def scope(self) -> str:
+        return f"app installation {self._installation_id}"
+
     def refused(self, secret: Secret) -> bool:
         """Forget a token that GitHub does not take. GitHubUnavailable when it was made a moment ago."""
         with self._lock:

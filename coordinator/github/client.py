@@ -126,6 +126,10 @@ class GitHub:
         """The token for `repo` as it is now, for git. Blocks: it may have to be asked for."""
         return self._of(repo).credential.secret().value
 
+    def scope(self, repo: str) -> str:
+        """Whose token `repo` is written with: "token", or "app installation" and its number."""
+        return self._of(repo).credential.scope
+
     async def installation(self, repo: str) -> Installation:
         """Where our App is installed for `repo`, and what it may do there. Only for an App."""
         return await self._run(lambda: self._as_app().installation(repo))
@@ -137,9 +141,12 @@ class GitHub:
     async def default_branch(self, repo: str) -> str:
         return (await self._run(lambda: self._of(repo).repositories.resolve(repo))).default_branch
 
-    async def is_public(self, repo: str) -> bool:
-        """Whether everybody can see the repository. What GitHub does not call private counts as public."""
-        return await self._run(lambda: self._of(repo).repositories.is_public(repo))
+    async def is_public(self, repo: str, *, now: bool = False) -> bool:
+        """Whether everybody can see the repository. What GitHub does not call private counts as public.
+
+        With `now` GitHub is asked; else what it said within the hour will do.
+        """
+        return await self._run(lambda: self._of(repo).repositories.is_public(repo, now=now))
 
     async def permission(self, repo: str, login: str) -> Permission:
         """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""

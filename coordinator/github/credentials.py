@@ -37,6 +37,10 @@ class Credential(Protocol):
     def refused(self, secret: Secret) -> bool:
         """GitHub answered 401: whether another secret is worth one more request."""
 
+    @property
+    def scope(self) -> str:
+        """Whose it is, for records. Never blocks, and never tells the secret."""
+
 
 class FixedToken:
     """The one token of the configuration, for every repository."""
@@ -52,6 +56,10 @@ class FixedToken:
 
     def limiter(self) -> Limiter:
         return self._limiter
+
+    @property
+    def scope(self) -> str:
+        return "token"
 
     def refused(self, secret: Secret) -> bool:
         """There is no other one."""

@@ -44,11 +44,14 @@ class Repositories:
         self._known[key], self._asked[key] = info, (monotonic(), answer.headers.get("etag"), answer.key)
         return info
 
-    def is_public(self, repo: str) -> bool:
-        """Whether everybody can see it; asked again once an hour, and then only whether anything changed."""
+    def is_public(self, repo: str, *, now: bool = False) -> bool:
+        """Whether everybody can see it; asked again once an hour, and then only whether anything changed.
+
+        With `now` it is asked however short ago that was.
+        """
         key, info = _key(repo), self.info(repo)
         at, etag, asked_with = self._asked.get(key, (0.0, None, ""))
-        if monotonic() - at < LOOK_AGAIN_SECONDS:
+        if not now and monotonic() - at < LOOK_AGAIN_SECONDS:
             return info.is_public
         if etag is not None and asked_with == self._wire.key:
             headers = {"If-None-Match": etag}

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from adw_modules.security.admission import Actor, AuditRecord, Standing
+from adw_modules.security.admission import Actor, AuditRecord, Decided, Standing
 from coordinator.store.records import DecidedRecord
 from coordinator.store.tables import decisions
 
@@ -17,6 +17,16 @@ _OF_TASK = (
     .where(decisions.c.task_id == bindparam("at_task"))
     .order_by(decisions.c.audit_id.desc())
     .limit(bindparam("at_limit"))
+)
+_ADMITTED = (
+    select(decisions.c.actor, decisions.c.actor_id, decisions.c.actor_kind, decisions.c.by_app)
+    .where(
+        decisions.c.task_id == bindparam("at_task"),
+        decisions.c.label_event_id == bindparam("at_event"),
+        decisions.c.decision == Decided.ADMITTED.value,
+    )
+    .order_by(decisions.c.audit_id.desc())
+    .limit(1)
 )
 
 
@@ -74,6 +84,14 @@ def of_task(conn: Connection, task_id: int, limit: int) -> list[DecidedRecord]:
         )
         for row in rows
     ][::-1]
+
+
+def admitted_by(conn: Connection, task_id: int, event_id: int) -> Actor | None:
+    """The account that a label event of a task was admitted for; None where that was not kept."""
+    row = conn.execute(_ADMITTED, {"at_task": task_id, "at_event": event_id}).one_or_none()
+    if row is None:
+        return None
+    return Actor(login=row.actor, user_id=row.actor_id, kind=row.actor_kind, by_app=row.by_app)
 
 
 def plain(found: DecidedRecord) -> dict[str, object]:

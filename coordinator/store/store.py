@@ -30,7 +30,7 @@ from adw_modules.routing.rates import Asked
 from adw_modules.routing.replay import History, Recorded
 from adw_modules.routing.trace import Target
 from adw_modules.routing.trials import TrialRun
-from adw_modules.security.admission import AuditRecord
+from adw_modules.security.admission import Actor, AuditRecord
 from adw_modules.tasks.model import (
     Cost,
     IssueSnapshot,
@@ -202,6 +202,11 @@ class Store:
         """The newest decisions about who may start a task, oldest of them first."""
         with self._database.read() as conn:
             return decisions.of_task(conn, task_id, limit)
+
+    def admitted_by(self, task_id: int, event_id: int) -> Actor | None:
+        """The account that this label event was admitted for; None where that was not kept."""
+        with self._database.read() as conn:
+            return decisions.admitted_by(conn, task_id, event_id)
 
     def tasks_for_issues(self, repo_id: int, numbers: Collection[int]) -> dict[int, Task]:
         """The known ones of these issues, by issue number."""

@@ -36,7 +36,7 @@ def test_every_state_and_event_is_used() -> None:
 
 def test_terminal_states_are_left_only_by_a_new_signal_or_what_publishing_comes_to() -> None:
     exits = {event for state, event, _ in LEGAL if state.is_terminal}
-    assert exits == {Event.REQUEUED, Event.PUBLISH_FAILED, Event.REVIEW_NEEDED}
+    assert exits == {Event.REQUEUED, Event.PUBLISH_FAILED, Event.REVIEW_NEEDED, Event.REVOKED}
 
 
 def test_only_a_dispatch_leads_into_running() -> None:
