@@ -33,6 +33,7 @@ PER_PAGE = 100
 MAX_PAGES = 200
 _ACCEPT = "application/vnd.github+json"
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?')
+_LIMITED = re.compile(r"rate.limit|abuse detection", re.IGNORECASE)  # RATE_LIMITED, or a sentence
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -257,7 +258,7 @@ class Wire:
         found = answer.one()
         if not found.get("errors"):
             return found
-        if "RATE_LIMIT" in str(found["errors"]).upper():
+        if _LIMITED.search(str(found["errors"])):
             headers = {**answer.headers, "x-ratelimit-remaining": "0"}
             self._credential.limiter().record(429, headers, answer.body, resource="graphql")
         return None

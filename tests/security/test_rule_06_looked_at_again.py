@@ -208,12 +208,9 @@ def test_a_retry_waits_for_a_server_that_fails_and_holds_nobody_else_up(a_world)
 
 
 def test_a_first_start_asks_for_no_right_beyond_admission(world: World) -> None:
-    number = working(world)
-    assert len(world.server.requests_matching(PERMISSION)) == 1
-    world.open_gate()
-    world.until_state(number, "succeeded")
+    working(world)
 
-    assert len(world.server.requests_matching(PERMISSION)) == 2
+    assert len(world.server.requests_matching(PERMISSION)) == 1
 
 
 def test_the_record_says_what_was_pushed_for_whom_and_with_whose_token(world: World) -> None:
