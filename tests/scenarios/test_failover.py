@@ -382,9 +382,12 @@ def test_a_task_that_is_parked_again_for_longer_tells_the_new_time_with_one_edit
     world.until(lambda: "Next look" in world.comment(number), "the time is told")
     assert f"{before.wake_at:%H:%M:%S}" in world.comment(number)
     edits = world.comments(number)[0].updated_at
+    urgent = world.issue()
+    world.server.add_label(REPO, urgent, "priority:P0", actor=MAINTAINER)
+    world.until_state(urgent, "blocked")
 
     world.advance(3601)
-    world.until(lambda: len(world.runs(first)) == 2, "the first one has tried for both")
+    world.until(lambda: len(world.runs(urgent)) == 1, "the urgent one has tried for all")
 
     def parked_again() -> Task | None:
         task = world.task(number)
