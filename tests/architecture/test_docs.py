@@ -310,7 +310,7 @@ def test_every_decision_is_in_the_index_under_a_number_of_its_own():
     )
     assert {name for _, name in index} == records
     numbers = [name[:4] for name in sorted(records)]
-    assert len(set(numbers)) == len(numbers)
+    assert numbers == [f"{number:04}" for number in range(1, len(records) + 1)]
 
 
 def test_the_changelog_has_the_current_version():
