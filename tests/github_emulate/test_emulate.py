@@ -16,7 +16,7 @@ from emulate_server import Emulate
 
 from adw_modules.errors import GitHubRefused
 from adw_modules.tasks.model import IssueSnapshot
-from coordinator.github import GitHub, IssueGone, Listing
+from coordinator.github import GitHub, IssueGone, LabelTakenOff, Listing
 
 pytestmark = pytest.mark.github
 
@@ -112,7 +112,7 @@ def test_a_label_that_is_taken_off_or_an_issue_that_is_closed_leaves_the_list(
         emulate.ask("DELETE", f"/issues/{number}/labels/passing")
         emulate.close_issue(other)
         assert await listed() == set()
-        assert await github.trigger(REPO, number, "passing") is None
+        assert isinstance(await github.trigger(REPO, number, "passing"), LabelTakenOff)
         closed = await github.issue(REPO, other)
         assert isinstance(closed, IssueSnapshot)
         assert closed.state == "closed"

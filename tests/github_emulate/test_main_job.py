@@ -132,6 +132,8 @@ def test_a_daemon_that_has_lost_its_state_finds_its_comment_and_its_pull_request
     operator.run_once()
     (comment,), (pull,) = operator.server.comments(number), operator.server.pulls(f"auto/gh-{number}")
     operator.server.ask("PATCH", f"/issues/{number}", {"body": "[[agent: write docs/more.md]]"})
+    operator.server.ask("DELETE", f"/issues/{number}/labels/{operator.label}")  # what is edited needs it anew
+    operator.server.ask("POST", f"/issues/{number}/labels", {"labels": [operator.label]})
     operator.state_dir.rename(operator.state_dir.with_name("lost"))
     operator.run_once()
 
