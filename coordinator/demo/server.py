@@ -825,10 +825,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(head + answer.body if has_body else head)
 
     def body(self) -> bytes:
-        """The request's body, whether it has a length or comes in chunks."""
+        """The request's body, whether it has a length or comes in chunks. Half a body ends the connection."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(iter(self._chunk, b""))
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionAbortedError("the request ended in its middle")
+        return body
 
     def _chunk(self) -> bytes:
         size = int(self.rfile.readline().split(b";")[0], 16)

@@ -172,7 +172,12 @@ class World:
                 "writes_per_minute": 0,
                 "report_delay_seconds": 0,
             },
-            "limits": {"retrigger_minutes": 0},
+            "limits": {
+                "retrigger_minutes": 0,
+                "runs_per_repository_per_day": 0,
+                "runs_per_author_per_day": 0,
+                "runs_per_labeller_per_day": 0,
+            },
             # For speed; the tests of the sandbox turn it on.
             "sandbox": {"mode": "off", "required_for_public": False},
             "providers.claude-cli": scripted_agent(),
