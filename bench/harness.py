@@ -44,6 +44,7 @@ runs_per_author_per_day = 0
 runs_per_labeller_per_day = 0
 [sandbox]
 mode = "off"
+required_for_public = false
 [admission]
 public_repositories = true  # nobody polls here to learn that it is private
 [llm]
