@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -250,7 +251,8 @@ def new_world(tmp_path: Path) -> Iterator[World]:
 def end_what_runs_in(folder: Path) -> None:
     """Kill by pid what still has the folder in its environment: a failed test must leave nothing behind."""
     for pid in processes_of(str(folder)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ends by itself just now
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_of(marker: str) -> list[int]:
