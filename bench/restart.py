@@ -23,6 +23,7 @@ from bench.claim import finish_in_bulk
 from bench.idle import FINISHED_TASKS, cpu_seconds
 from coordinator.clock import utc_now
 from coordinator.demo.server import GitHubServer
+from coordinator.launcher import is_alive
 from coordinator.settings import SettingsSource
 from coordinator.store import Store
 
@@ -130,10 +131,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def end_runs(source: SettingsSource) -> None:
     """Kill by pid the agents of all runs; their shims write that down and end."""
-    started = [json.loads(path.read_text()) for path in source.current.state_dir.glob("runs/*/started")]
-    for run in started:
-        os.kill(run["child_pid"], signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{run['shim_pid']}").exists() for run in started))
+    started = list(source.current.state_dir.glob("runs/*/started"))
+    for path in started:
+        os.kill(json.loads(path.read_text())["child_pid"], signal.SIGKILL)
+    # By their locks: an init that reaps late leaves the pids of ended shims standing.
+    until(lambda: not any(is_alive(path.parent) for path in started))
 
 
 # -- from the end of an agent to the settled row ------------------------------------------------------------
