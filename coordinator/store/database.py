@@ -9,16 +9,21 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.util import LRUCache
 
 from adw_modules.errors import StoreDamaged, StoreError
 from coordinator.store import sqlitefile
 
 _BUSY_SECONDS = 30.0
+
+# To spell a statement takes longer than to carry it out: what was spelled for one file serves the next.
+_SPELLED: LRUCache[Any, Any] = LRUCache(1000)
 
 # SQLite's own words -> what happened and what to do. `{name}` is the database as the operator wrote it.
 _SENTENCES = {
@@ -159,8 +164,22 @@ def _open_sqlite(path: Path, readonly: bool, thoroughly: bool) -> Database:
             raise StoreError(f"There is no database at {path} yet: start the daemon once")
     else:
         _make_private(path)
-    engine = create_engine("sqlite://", creator=_sqlite_connector(path, readonly), poolclass=NullPool)
-    return Database(engine, str(path), path)
+    any_file = _sqlite()
+    pool = NullPool(_sqlite_connector(path, readonly), dialect=any_file.dialect)
+    return Database(
+        Engine(pool, any_file.dialect, any_file.url, execution_options={"compiled_cache": _SPELLED}),
+        str(path),
+        path,
+    )
+
+
+@cache
+def _sqlite() -> Engine:
+    """What all SQLite files of a process share: the dialect, once it has asked its driver what it can do."""
+    engine = create_engine("sqlite://")
+    engine.connect().close()
+    engine.dispose()
+    return engine
 
 
 def _make_private(path: Path) -> None:
@@ -171,7 +190,7 @@ def _make_private(path: Path) -> None:
         raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
 
 
-def _sqlite_connector(path: Path, readonly: bool) -> Callable[[], sqlite3.Connection]:
+def _sqlite_connector(path: Path, readonly: bool) -> Callable[[], Any]:
     # mode=rw never creates a file. A reader opens it the same way, because reading a write-ahead log means
     # joining its shared index; `query_only` is what keeps it from writing.
     uri = sqlitefile.uri(path, "rw")
