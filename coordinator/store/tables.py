@@ -152,7 +152,6 @@ Index(
     runs.c.task_id,
     unique=True,
     sqlite_where=text("finished_at IS NULL"),
-    postgresql_where=text("finished_at IS NULL"),
 )
 Index("ix_runs_finished_at", runs.c.finished_at)
 Index("ix_runs_provider_model_finished_at", runs.c.provider, runs.c.model, runs.c.finished_at)
@@ -264,7 +263,6 @@ Index(
     "ix_operator_requests_pending",
     operator_requests.c.request_id,
     sqlite_where=text("answer IS NULL"),
-    postgresql_where=text("answer IS NULL"),
 )
 
 budget_allowances = Table(
