@@ -15,15 +15,9 @@ from time import monotonic
 
 from adw_modules.config import ResolvedRepository
 from adw_modules.errors import GitHubRefused, GitHubUnavailable, StoreError
-from adw_modules.routing import overrides
-from adw_modules.security import admission
 from adw_modules.security.admission import (
-    GHOST,
-    Actor,
     AuditRecord,
     Decided,
-    IssueText,
-    KeptComment,
     Policy,
     Standing,
     fingerprint,
@@ -31,13 +25,13 @@ from adw_modules.security.admission import (
 from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
 from adw_modules.tasks.lifecycle import Event, advance
-from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest, TaskState, Trigger
+from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest, TaskState, Trigger
 from coordinator import holds
 from coordinator.faultpoints import Point, reached
-from coordinator.github import IssueGone, LabelEvent, LabelTakenOff, Listing, SeenText, Unchanged
+from coordinator.github import IssueGone, LabelEvent, Listing, SeenText, Unchanged
+from coordinator.judging import Judge, Verdict, of_unknown_editors
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
-from coordinator.standing import standing_of
 
 log = get_logger()
 
@@ -73,14 +67,6 @@ class Pace:
         return delay
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What was decided about one issue, and the record of it."""
-
-    decided: TaskRequest | Refused
-    record: AuditRecord
-
-
 @dataclass(slots=True, kw_only=True)
 class RepositoryPoller:
     """Polls one repository and label. `withdraw` ends the work on a task whose issue went away, `pause`
@@ -98,6 +84,15 @@ class RepositoryPoller:
     listed_at: float | None = None  # monotonic: when the newest listing arrived
     repo_id: int = 0  # as the newest listing said; 0 before the first
     _missing_once: set[int] = field(default_factory=set)
+
+    @property
+    def _judge(self) -> Judge:
+        return Judge(
+            services=self.services,
+            repository=self.repository,
+            may_go_on=self._may_go_on,
+            follow=self._follow,
+        )
 
     async def poll(self) -> bool:
         """One tick; False when GitHub had nothing new, so that nothing needs to be planned either.
@@ -187,7 +182,10 @@ class RepositoryPoller:
         services, priority = self.services, intake.priority_of(issue.labels)
         if task is None:
             return
-        overrides, ours = await self._overrides(issue, task), services.settings.github.status_label_prefix
+        overrides, ours = (
+            await self._judge.overrides(issue, task),
+            services.settings.github.status_label_prefix,
+        )
         wakes = (
             overrides != task.overrides
             or priority != task.priority
@@ -207,16 +205,16 @@ class RepositoryPoller:
         """
         services = self.services
         seen = await services.github.text(self.repository.full_name, issue.number)
-        text = seen.text if seen else _of_unknown_editors(issue)
+        text = seen.text if seen else of_unknown_editors(issue)
         if seen is not None and fingerprint(text.title, text.body) == task.text_sha:
             return  # changed back, or the list was late
-        editors = await self._editors(text, task.labelled_at)
-        reason = intake.changed_since(text, task, editors=editors, policy=self._policy)
+        editors = await self._judge.editors(text, task.labelled_at)
+        reason = intake.changed_since(text, task, editors=editors, policy=self._judge.policy)
         sha = fingerprint(issue.title, issue.body)
-        record = self._audit(
+        record = self._judge.audit(
             Decided.RECHECKED if reason is None else Decided.PAUSED,
             reason or "the text was edited by somebody who may start work; the approved one stays in force",
-            standing=_culprit(editors, self._policy),
+            standing=_culprit(editors, self._judge.policy),
             event_id=task.trigger_event_id,
             snapshot=fingerprint(text.title, text.body),
             details={"approved": task.text_sha, "editors": [each.actor.user_id for each in editors]},
@@ -252,7 +250,7 @@ class RepositoryPoller:
 
         async def one(issue: IssueSnapshot) -> Verdict | None:
             async with gate:
-                return await self._judge(issue, known.get(issue.number))
+                return await self._judge.judge(issue, known.get(issue.number))
 
         verdicts = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
         reached(Point.JUDGED)
@@ -270,52 +268,6 @@ class RepositoryPoller:
         future = services.threads.submit(services.fetch, repository, not_older_than=seen_at)
         future.add_done_callback(lambda done: done.exception())  # the run that needs it will report the error
 
-    @property
-    def _policy(self) -> Policy:
-        return self.services.settings.admission.policy
-
-    async def _judge(self, issue: IssueSnapshot, task: Task | None) -> Verdict | None:
-        """Who set the label, may they, and is the text the one they saw? None: there is nothing to decide."""
-        is_new = task is None or intake.is_refused(task)
-        asked = asyncio.create_task(self._text(issue)) if is_new else None  # meanwhile
-        if asked is not None:  # nobody may be left to ask what went wrong with it
-            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            event, standing = await self._labeller(issue)
-            if task is not None and event is not None and event.event_id == task.trigger_event_id:
-                await self._follow(issue, task)
-                return None
-            if event is not None and event.labelled_at > issue.updated_at:
-                # The listing is older than the label: what it approves is the issue as it is now.
-                fresh = await self.services.github.issue(self.repository.full_name, issue.number)
-                if isinstance(fresh, IssueGone) or intake.withdrawal(fresh, self.repository.label):
-                    return None  # the next listing says what has become of it
-                issue = fresh
-            seen = await (asked or self._text(issue))
-        finally:
-            if asked is not None:
-                asked.cancel()
-        if seen is not None and not self._may_go_on(issue, event, seen):
-            return None
-        return await self._verdict(issue, task, event, standing, seen)
-
-    async def _text(self, issue: IssueSnapshot) -> SeenText | None:
-        return await self.services.github.text(self.repository.full_name, issue.number)
-
-    async def _labeller(self, issue: IssueSnapshot) -> tuple[Trigger | None, Standing]:
-        """Who put the label on, and what they may do now. Without any event: whoever opened the issue."""
-        name = self.repository.full_name
-        event = await self.services.github.trigger(name, issue.number, self.repository.label)
-        match event:
-            case LabelEvent():
-                return event.trigger, await self._standing(event.actor)
-            case LabelTakenOff():
-                return None, Standing(actor=GHOST)
-            case None:
-                # GitHub's lists do not say what kind of account the author is; its permission will.
-                author = Actor(login=issue.author, user_id=issue.author_id, kind=issue.author_kind)
-                return intake.created_with_label(issue), await self._standing(author)
-
     def _may_go_on(self, issue: IssueSnapshot, event: Trigger | None, seen: SeenText) -> bool:
         """False while two answers of GitHub contradict each other, and when the repository became public."""
         self._look_who_sees(is_public=seen.is_public)
@@ -327,108 +279,6 @@ class RepositoryPoller:
             self._forget()  # its event is on its way: the next poll sees it
             return False
         return True
-
-    async def _verdict(
-        self,
-        issue: IssueSnapshot,
-        task: Task | None,
-        event: Trigger | None,
-        standing: Standing,
-        seen: SeenText | None,
-    ) -> Verdict:
-        policy = self._policy
-        editors: tuple[Standing, ...] = ()
-        comments: tuple[KeptComment, ...] = ()
-        text = seen.text if seen else IssueText(title=issue.title, body=issue.body)
-        if event is not None and policy.admits(standing):
-            if seen is None:
-                text = await self._compared(issue, event, standing)
-            editors = await self._editors(text, event.labelled_at, known=standing)
-            comments = await self._comments(issue, event)
-        decided = intake.admit(
-            issue,
-            event,
-            standing=standing,
-            policy=policy,
-            text=text,
-            editors=editors,
-            comments=comments,
-        )
-        if isinstance(decided, TaskRequest):
-            decided = replace(decided, overrides=await self._overrides(issue, task))
-        return Verdict(decided=decided, record=self._record_of(decided, standing))
-
-    async def _compared(self, issue: IssueSnapshot, event: Trigger, standing: Standing) -> IssueText:
-        """Where GraphQL says nothing. An edit in the very second of the label would not show: so the author,
-        who can make one without any rights, has to be somebody who may start work."""
-        author = Actor(login=issue.author, user_id=issue.author_id, kind=issue.author_kind)
-        is_same_second = issue.updated_at == event.labelled_at and author.user_id != standing.actor.user_id
-        if is_same_second and not self._policy.admits(await self._standing(author)):
-            return _of_unknown_editors(issue)
-        return admission.compared(
-            issue.title, issue.body, updated_at=issue.updated_at, approved_at=event.labelled_at
-        )
-
-    async def _editors(
-        self, text: IssueText, since: datetime | None, known: Standing | None = None
-    ) -> tuple[Standing, ...]:
-        """What those may do who changed the text since. Of more than a few nobody is asked for anything."""
-        found = text.editors_since(since) if since is not None else ()
-        others = [each for each in found if known is None or each != known.actor]
-        if len(others) > admission.MAX_EDITORS:
-            return ()
-        return tuple(await asyncio.gather(*(self._standing(each) for each in others)))
-
-    async def _comments(self, issue: IssueSnapshot, event: Trigger) -> tuple[KeptComment, ...]:
-        """What was said before the label by those who may start work; never asked for again."""
-        if not self.services.settings.admission.comments:
-            return ()
-        github = self.services.github
-        me = await github.whoami()
-        found = admission.before(
-            await github.comments(self.repository.full_name, issue.number),
-            event.labelled_at,
-            but=me.user_id,
-        )
-        standings = await asyncio.gather(*(self._standing(each) for each in admission.authors(found)))
-        allowed = intake.may_start(standings, self._policy)
-        return admission.kept(found, may_start=allowed.__contains__)
-
-    async def _standing(self, actor: Actor) -> Standing:
-        return await standing_of(self.services, self.repository.full_name, actor)
-
-    def _audit(
-        self,
-        decision: Decided,
-        reason: str,
-        *,
-        standing: Standing | None,
-        event_id: int | None,
-        snapshot: str,
-        details: dict[str, object],
-    ) -> AuditRecord:
-        return AuditRecord(
-            decision=decision.value,
-            reason=reason,
-            config_version=self.services.loaded.version,
-            standing=standing,
-            event_id=event_id,
-            snapshot=snapshot,
-            details=details,
-        )
-
-    def _record_of(self, decided: TaskRequest | Refused, standing: Standing) -> AuditRecord:
-        trigger, issue = decided.trigger, decided.issue
-        is_admitted = isinstance(decided, TaskRequest)
-        comments = decided.comments if isinstance(decided, TaskRequest) else ()
-        return self._audit(
-            Decided.ADMITTED if is_admitted else Decided.REFUSED,
-            f"the label was put on by {standing.actor.login}" if is_admitted else _reason(decided),
-            standing=standing,
-            event_id=trigger.event_id if trigger else None,
-            snapshot=fingerprint(issue.title, issue.body, comments),
-            details={"comments": len(comments)} if comments else {},
-        )
 
     async def _approve(self, issue: IssueSnapshot, task: Task | None) -> None:
         """Have a held commit published, if somebody who may has put the label on since it was named."""
@@ -444,8 +294,8 @@ class RepositoryPoller:
             return
         if event.trigger.event_id <= hold.seen_event:
             return
-        standing = await self._standing(event.actor)
-        found = intake.override(label, event.trigger, standing=standing, policy=self._policy)
+        standing = await self._judge.standing(event.actor)
+        found = intake.override(label, event.trigger, standing=standing, policy=self._judge.policy)
         if not found.permitted:
             log.warning("approval not taken", task=task.name, label=label, by=found.by)
             return
@@ -460,7 +310,7 @@ class RepositoryPoller:
             now=now,
             outbox=("pull_request", "report"),
         )
-        record = self._audit(
+        record = self._judge.audit(
             Decided.APPROVED,
             f"the change {hold.head[:12]} may be published",
             standing=standing,
@@ -470,26 +320,6 @@ class RepositoryPoller:
         )
         services.store.add_decision(record, task_id=task.task_id, now=now)
         log.info("change approved", task=task.name, by=found.by, head=hold.head)
-
-    async def _overrides(self, issue: IssueSnapshot, task: Task | None) -> tuple[Override, ...]:
-        """The labels that ask for a target. GitHub is asked once who put each there, as long as it stays."""
-        settings = self.services.settings
-        own = settings.github.status_label_prefix.casefold()
-        others = [label for label in issue.labels if not own or not label.casefold().startswith(own)]
-        known = {each.label: each for each in (task.overrides if task else ())}
-        asking = overrides.asking(others, settings.routing.override_labels)
-        return tuple([known.get(label) or await self._override(issue, label) for label in asking])
-
-    async def _override(self, issue: IssueSnapshot, label: str) -> Override:
-        event = await self.services.github.trigger(self.repository.full_name, issue.number, label)
-        trigger, standing = None, Standing(actor=GHOST)
-        if isinstance(event, LabelEvent):
-            trigger, standing = event.trigger, await self._standing(event.actor)
-        found = intake.override(label, trigger, standing=standing, policy=self._policy)
-        if not found.permitted:
-            name = task_name(self.repository, issue.number)
-            log.warning("override not taken", task=name, label=label, by=found.by)
-        return found
 
     def _record(self, verdict: Verdict, known: Task | None) -> None:
         decided = verdict.decided
@@ -557,18 +387,9 @@ class RepositoryPoller:
         return intake.withdrawal(found, self.repository.label)
 
 
-def _of_unknown_editors(issue: IssueSnapshot) -> IssueText:
-    why = "nobody can say whether the text was edited after the label"
-    return IssueText(title=issue.title, body=issue.body, unknown=why)
-
-
 def _culprit(editors: tuple[Standing, ...], policy: Policy) -> Standing | None:
     """Whom the record of an edit is about: the first that may not start work, else the first."""
     return next((each for each in editors if not policy.admits(each)), next(iter(editors), None))
-
-
-def _reason(decided: TaskRequest | Refused) -> str:
-    return decided.reason if isinstance(decided, Refused) else ""
 
 
 def _log_decision(name: str, record: AuditRecord) -> None:
