@@ -11,10 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from openapi_schema_validator import OAS30ReadValidator
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT4
-
 _DOCUMENT = Path(__file__).parent.parent / "samples" / "github-openapi.json"
 _URN = "urn:github"
 # GitHub gives these to any operation, whether its description lists them or not.
@@ -25,6 +21,10 @@ class Contract:
     """The trimmed document, ready to be asked."""
 
     def __init__(self, document: dict[str, Any]) -> None:
+        # Imported here: it may build the grammars of all formats, seconds for every process of the suite.
+        from referencing import Registry, Resource
+        from referencing.jsonschema import DRAFT4
+
         _mend(document)
         self._document = document
         self._registry = Registry().with_resource(_URN, Resource(contents=document, specification=DRAFT4))
@@ -75,6 +75,8 @@ class Contract:
         )
 
     def _errors(self, pointer: str, body: Any) -> list[str]:
+        from openapi_schema_validator import OAS30ReadValidator
+
         validator = OAS30ReadValidator({"$ref": f"{_URN}#{pointer}"}, registry=self._registry)
         return [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(body)]
 
