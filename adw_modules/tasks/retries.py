@@ -103,52 +103,69 @@ def after_run(
     """
     attempts = max(0, task.attempts - 1) if outcome.outcome in UNCOUNTED else task.attempts
     lost = task.lost + (outcome.outcome is Outcome.LOST)
-
-    def verdict(event: Event, *, cause: str | None = None, wake_at: datetime | None = None) -> Verdict:
-        state = advance(TaskState.RUNNING, event)
-        return Verdict(event=event, state=state, cause=cause, wake_at=wake_at, attempts=attempts, lost=lost)
-
-    def again(delay: timedelta) -> Verdict:
-        return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=now + delay)
-
     match outcome.outcome:
         case Outcome.RATE_LIMITED | Outcome.AUTH_FAILED | Outcome.OVER_BUDGET if moves_on:
-            return again(timedelta())
-        case Outcome.SUCCEEDED:
-            return verdict(Event.RUN_SUCCEEDED)
-        case Outcome.CANCELLED:
-            return verdict(Event.WITHDRAWN, cause=outcome.detail)
-        case Outcome.NO_CHANGES:
-            return verdict(Event.GAVE_UP, cause=outcome.detail)
-        case Outcome.INTERRUPTED | Outcome.NEVER_STARTED:
-            return verdict(Event.INTERRUPTED)
-        case Outcome.NEEDS_HUMAN:
-            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
-        case Outcome.OVER_BUDGET:  # the agent's own budget, or the issue's tokens, have no next period
-            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail, wake_at=outcome.retry_at)
-        case Outcome.AUTH_FAILED:
-            wake_at = now + timedelta(seconds=policy.auth_delay_seconds)
-            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail, wake_at=wake_at)
-        case Outcome.RATE_LIMITED:
-            wake_at = outcome.retry_at or now + timedelta(seconds=policy.rate_limit_delay_seconds)
-            return verdict(Event.RETRY_SCHEDULED, cause=outcome.detail, wake_at=max(wake_at, now))
-        case Outcome.LOST if policy.on_lost == "park":
-            return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
-        case Outcome.LOST if lost >= policy.max_lost_runs:
-            return verdict(Event.GAVE_UP, cause=_gave_up(outcome, lost, "lost run"))
+            event, cause, wake_at = _again(outcome, now)
         case Outcome.LOST:
-            return again(retry_delay(lost, Backoff.NORMAL, policy))
+            event, cause, wake_at = _after_loss(outcome, lost, policy, now)
         case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.STALLED:
-            backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
-            if backoff is Backoff.PARK:
-                return verdict(Event.NEEDS_HUMAN, cause=outcome.detail)
-            if backoff is Backoff.NEVER and not moves_on:
-                return verdict(Event.GAVE_UP, cause=outcome.detail)
-            if attempts >= max_attempts:
-                return verdict(Event.GAVE_UP, cause=_gave_up(outcome, attempts, "attempt"))
-            if moves_on:
-                return again(timedelta())
-            return again(retry_delay(attempts, backoff, policy))
+            is_last = attempts >= max_attempts
+            event, cause, wake_at = _after_failure(
+                outcome, attempts, policy, now, is_last=is_last, moves_on=moves_on
+            )
+        case _:
+            event, cause, wake_at = _after_end(outcome, policy, now)
+    state = advance(TaskState.RUNNING, event)
+    return Verdict(event=event, state=state, cause=cause, wake_at=wake_at, attempts=attempts, lost=lost)
+
+
+_Step = tuple[Event, str | None, datetime | None]  # what happened to the task, its cause, when to look again
+
+
+def _again(outcome: RunOutcome, at: datetime) -> _Step:
+    return Event.RETRY_SCHEDULED, outcome.detail, at
+
+
+def _after_end(outcome: RunOutcome, policy: RetrySettings, now: datetime) -> _Step:
+    """What does not depend on what was before."""
+    match outcome.outcome:
+        case Outcome.SUCCEEDED:
+            return Event.RUN_SUCCEEDED, None, None
+        case Outcome.CANCELLED:
+            return Event.WITHDRAWN, outcome.detail, None
+        case Outcome.NO_CHANGES:
+            return Event.GAVE_UP, outcome.detail, None
+        case Outcome.INTERRUPTED | Outcome.NEVER_STARTED:
+            return Event.INTERRUPTED, None, None
+        case Outcome.OVER_BUDGET:  # the agent's own budget, or the issue's tokens, have no next period
+            return Event.NEEDS_HUMAN, outcome.detail, outcome.retry_at
+        case Outcome.AUTH_FAILED:
+            return Event.NEEDS_HUMAN, outcome.detail, own_back_off(0, outcome, policy, now)
+        case Outcome.RATE_LIMITED:
+            return _again(outcome, own_back_off(0, outcome, policy, now))
+        case _:
+            return Event.NEEDS_HUMAN, outcome.detail, None
+
+
+def _after_loss(outcome: RunOutcome, lost: int, policy: RetrySettings, now: datetime) -> _Step:
+    if policy.on_lost == "park":
+        return Event.NEEDS_HUMAN, outcome.detail, None
+    if lost >= policy.max_lost_runs:
+        return Event.GAVE_UP, _gave_up(outcome, lost, "lost run"), None
+    return _again(outcome, now + retry_delay(lost, Backoff.NORMAL, policy))
+
+
+def _after_failure(
+    outcome: RunOutcome, attempts: int, policy: RetrySettings, now: datetime, *, is_last: bool, moves_on: bool
+) -> _Step:
+    backoff = BACKOFF[outcome.failure_class] if outcome.failure_class else Backoff.NORMAL
+    if backoff is Backoff.PARK:
+        return Event.NEEDS_HUMAN, outcome.detail, None
+    if backoff is Backoff.NEVER and not moves_on:
+        return Event.GAVE_UP, outcome.detail, None
+    if is_last:
+        return Event.GAVE_UP, _gave_up(outcome, attempts, "attempt"), None
+    return _again(outcome, now if moves_on else now + retry_delay(attempts, backoff, policy))
 
 
 def _gave_up(outcome: RunOutcome, count: int, noun: str) -> str:
