@@ -92,8 +92,8 @@ def filled(path: Path) -> Store:
         "tasks": {"task_id": "i", "issue_number": "i", "name": "'gh-' || i"},
         "runs": {"run_id": "i", "task_id": "i", "cost_usd": "printf('0.%04d', i * 7919 % 10000)"},
     }
-    spelled = JsonText().process_bind_param
     with store._database.write() as conn:  # there is no bulk call, because the product has no use for one
+        dialect = conn.dialect
         conn.exec_driver_sql("DELETE FROM routing_decisions")
         for table, key in (("tasks", "task_id"), ("runs", "run_id")):
             columns = [row[1] for row in conn.exec_driver_sql(f"PRAGMA table_info({table})")]
@@ -109,7 +109,7 @@ def filled(path: Path) -> Store:
             )
             conn.exec_driver_sql(
                 "INSERT INTO routing_decisions VALUES (?, ?, ?)",
-                (run_id, each.reason, spelled(each.stored().trace, None)),  # type: ignore[arg-type]
+                (run_id, each.reason, JsonText().process_bind_param(each.stored().trace, dialect)),
             )
     return store
 

@@ -50,7 +50,7 @@ def _address(log_dir: Path) -> str:
                 event = json.loads(line)
                 if event["event"] == "webhook listens":
                     return str(event["address"])
-        time.sleep(0.02)
+        time.sleep(0.02)  # the daemon is another process: its log is all that tells
     raise TimeoutError("the daemon does not listen")
 
 

@@ -11,9 +11,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.demo.forge import Rejected, Repository, Role, User
+
+if TYPE_CHECKING:
+    from jwt.types import Options
 
 _MOST_AHEAD = timedelta(minutes=10)  # how far in the future a signature may end
 _SKEW = timedelta(seconds=10)
@@ -144,8 +147,8 @@ class Apps:
             raise _undecodable() from None
         app = self._named(claimed.get("iss"))
         try:
-            checks = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
-            jwt.decode(token, app.public_key, algorithms=["RS256"], options=checks)  # type: ignore[arg-type]
+            checks: Options = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
+            jwt.decode(token, app.public_key, algorithms=["RS256"], options=checks)
         except jwt.PyJWTError:
             raise _undecodable() from None
         self._check_times(claimed)
