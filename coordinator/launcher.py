@@ -490,6 +490,8 @@ class RunLauncher(ABC):
             return {"refused": f"no shim has answered for {self._patience:g} seconds"}
         finally:
             starting.cancel()
+            # What it has started to ask with is killed then; nobody else would wait for that to be gone.
+            await asyncio.wait({starting}, timeout=_LOOK_AT_START)
 
     def _prepare(self, spec: LaunchSpec) -> Path:
         """Write the run directory. The shim waits for the disk, not we: before it records the start."""

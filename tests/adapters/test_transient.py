@@ -72,7 +72,7 @@ def test_a_missing_systemd_run_is_a_spawn_error(tmp_path, runs, monkeypatch):
 def test_a_manager_that_hangs_is_given_up_and_what_it_starts_later_refuses(tmp_path, runs, stand_in):
     stand_in(f"echo $$ > {tmp_path}/pid; exec sleep 60")
     with pytest.raises(SpawnError, match="no shim has answered"):
-        launch(runs, a_spec(tmp_path, "echo ran"), patience=0.2)
+        launch(runs, a_spec(tmp_path, "echo ran"), patience=1.0)
     assert not is_running(int((tmp_path / "pid").read_text()))
     run_dir = runs / "gh-1.1"
     late = subprocess.run(
