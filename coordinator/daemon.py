@@ -174,6 +174,7 @@ class Daemon:
             reload=self._reload,
             stop=self.stop,
             drain=self.drain,
+            tidy=lambda: self.housekeeping.ask(),  # noqa: PLW0108  it is made below
             breakers=self.breakers,
             started_at=self._started_at,
             on_answer=self.outbox.kick,

@@ -1,13 +1,15 @@
 """What nobody needs any more: run directories, logs, worktrees, mirrors, quarantine and old lines of history.
 
-A timer says that it is due, the loop begins it, a thread does it. Removed is only what the store knows as
-ended, or what holds no work of anybody; in doubt a thing stays. One line of the log for each removal.
+A timer says that it is due, the loop begins it, a thread does it; without a daemon `coordinator housekeeping`
+does. Removed is only what the store knows as ended, or what holds no work of anybody; in doubt a thing stays.
+Each removal is told, and a dry look tells the same without removing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,8 +24,10 @@ from coordinator.launcher import is_alive
 from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
 from coordinator.services import Services
-from coordinator.store import EndedRun, StatePaths
+from coordinator.settings import LoadedSettings
+from coordinator.store import EndedRun, StatePaths, Store
 from coordinator.trash import Trash, size_of
+from coordinator.workspaces import Workspace, Workspaces
 
 log = get_logger()
 
@@ -51,6 +55,20 @@ class Facts:
     repositories: frozenset[str]  # configured ones, in small letters
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What went, or would go, and how much room it took. `problem`: why it is still there."""
+
+    what: str
+    path: str = ""
+    size: int = 0  # bytes on the disk
+    number: int = 1
+    problem: str = ""
+
+
+Tell = Callable[[Removal], None]
+
+
 class Housekeeping:
     """The timer, and one look at a time. `due` is told when it has rung (answer: `begin`)."""
 
@@ -76,8 +94,17 @@ class Housekeeping:
 
     def begin(self) -> None:
         """Look now, unless it is being done or not wanted."""
-        if self._running is None and not self._is_stopped and self._services.settings.housekeeping.enabled:
-            self._running = asyncio.create_task(self._look())
+        if self._services.settings.housekeeping.enabled:
+            self.ask()
+
+    def ask(self) -> str:
+        """Look now because an operator wants it, also where the timer is off; what to tell them."""
+        if self._is_stopped:
+            return "the daemon is ending; nothing is removed"
+        if self._running is not None:
+            return "it is being done already"
+        self._running = asyncio.create_task(self._look())
+        return "it is being done; `coordinator logs` shows each removal"
 
     def stop(self) -> None:
         """No more timers, and let go of what is under way; `wait` until it is gone."""
@@ -107,10 +134,11 @@ class Housekeeping:
 
     async def _look(self) -> None:
         try:
-            found = facts(self._services)
-            self._sweep = Sweep(self._services, self._paths, found)
-            await self._services.in_thread(self._sweep.all)
-            self._forget_events(found)
+            services = self._services
+            found = facts(services.store, services.loaded, services.now())
+            self._sweep = sweep_of(services, self._paths, found)
+            await services.in_thread(self._sweep.all)
+            forget_events(services.store, found, tell=log_removal)
         except (StoreError, OSError) as error:
             log.warning("housekeeping is put off", error=str(error))
         except Exception:  # it is no reason to stop anything else
@@ -119,38 +147,66 @@ class Housekeeping:
             self._running = None
             self._arm(timedelta(hours=self._services.settings.housekeeping.interval_hours))
 
-    def _forget_events(self, found: Facts) -> None:
-        before = _cutoff(found.now, found.keep.keep_events_days)
-        if before is not None:
-            forgotten = self._services.store.forget_events(before=before, most=MOST_EVENTS)
-            if forgotten:
-                log.info("removed", what="lines of history", number=forgotten, bytes=0)
 
-
-def facts(services: Services) -> Facts:
-    """What is true now. On the loop's thread."""
-    store, settings = services.store, services.settings
+def facts(store: Store, loaded: LoadedSettings, now: datetime) -> Facts:
+    """What is true now. On the thread that owns the store."""
     tasks = store.tasks(limit=1_000_000)
     live = {task.name for task, _ in store.open_runs()}
     told = store.tasks_with_news()
     return Facts(
-        now=services.now(),
-        keep=settings.housekeeping,
+        now=now,
+        keep=loaded.settings.housekeeping,
         ended=store.ended_runs(),
         busy=frozenset(live | {task.name for task in tasks if task.task_id in told}),
         finished=[task for task in tasks if task.state.is_terminal],
         names=[task.name for task in tasks],
-        repositories=frozenset(each.full_name.lower() for each in settings.all_repositories()),
+        repositories=frozenset(each.full_name.lower() for each in loaded.settings.all_repositories()),
     )
 
 
-@dataclass(slots=True)
-class Sweep:
-    """One look at everything. Blocks. A thing that resists is logged, and the others go on."""
+def forget_events(store: Store, found: Facts, *, tell: Tell, is_dry: bool = False) -> None:
+    """Old lines of the history of finished tasks, a bounded number at a time."""
+    before = _cutoff(found.now, found.keep.keep_events_days)
+    if before is None:
+        return
+    do = store.count_old_events if is_dry else store.forget_events
+    if number := do(before=before, most=MOST_EVENTS):
+        tell(Removal(what="lines of history", number=number))
 
-    services: Services
+
+def log_removal(removal: Removal) -> None:
+    """One line of the daemon's log."""
+    if removal.problem:
+        log.warning("not removed", path=removal.path, error=removal.problem)
+    elif removal.path:
+        log.info("removed", what=removal.what, path=removal.path, bytes=removal.size)
+    else:
+        log.info("removed", what=removal.what, number=removal.number, bytes=removal.size)
+
+
+def sweep_of(services: Services, paths: StatePaths, found: Facts) -> Sweep:
+    """The daemon's: it looks for worktrees as it does for runs."""
+    return Sweep(
+        loaded=services.loaded,
+        paths=paths,
+        facts=found,
+        workspaces=services.workspaces,
+        find=lambda task: find_workspace(services, task),
+        tell=log_removal,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """One look at everything. Blocks. A thing that resists is told, and the others go on."""
+
+    loaded: LoadedSettings
     paths: StatePaths
     facts: Facts
+    workspaces: Workspaces
+    find: Callable[[Task], Workspace | None]
+    tell: Tell
+    is_dry: bool = False  # only tell
     is_stopped: bool = False  # nothing more is begun
     trash: Trash = field(init=False)
 
@@ -158,9 +214,13 @@ class Sweep:
         self.trash = Trash(self.paths.root / "trash")
 
     def all(self) -> None:
-        for part in (self.trash.empty, self.runs, self.logs, self.worktrees, self.mirrors, self.quarantine):
+        for part in (self._empty_trash, self.runs, self.logs, self.worktrees, self.mirrors, self.quarantine):
             if not self.is_stopped:
                 part()
+
+    def _empty_trash(self) -> None:
+        if not self.is_dry:
+            self.trash.empty()
 
     def runs(self) -> None:
         """Directories of ended runs: those too old, then the oldest until the rest is small enough."""
@@ -193,22 +253,38 @@ class Sweep:
                 self._remove(entry, "part of a run directory")
 
     def logs(self) -> None:
-        """Logs of tasks and of calls: only files that we name so, wherever the folder is."""
-        folder = self.services.loaded.log_dir
+        """Logs of tasks and of calls, too old ones and then the oldest until the rest is small enough.
+
+        Only files that we name so, wherever the folder is.
+        """
+        folder = self.loaded.log_dir
         before = _cutoff(self.facts.now, self.facts.keep.keep_logs_days)
-        if before is None:
-            return
+        most = self.facts.keep.keep_logs_mb * 1_000_000
         ours = [folder / f"{name}.jsonl" for name in self.facts.names if name not in self.facts.busy]
-        for path in [*ours, *(folder / "api").glob("api-calls-????-??-??.jsonl")]:
-            if _is_older(path, before) and path.is_file() and not path.is_symlink():
-                size = size_of(path)
+        calls = (folder / "api").glob("api-calls-????-??-??.jsonl")
+        dated = [(at, path) for path in (*ours, *calls) if (at := _written_at(path)) is not None]
+        sized = [(at, path, size_of(path)) for at, path in sorted(dated)]
+        total = sum(size for *_, size in sized)
+        for at, path, size in sized:
+            is_old = before is not None and at < before.timestamp()
+            if is_old or (most and total > most):
+                self._remove_file(path, "log")
+                total -= size
+
+    def _remove_file(self, path: Path, what: str) -> None:
+        size = size_of(path)
+        try:
+            if not self.is_dry:
                 path.unlink(missing_ok=True)
-                _say("log", path, size)
+        except OSError as error:
+            self._resists(path, error)
+        else:
+            self.tell(Removal(what=what, path=str(path), size=size))
 
     def worktrees(self) -> None:
         """Those of finished tasks from which nothing can be lost: clean, and the branch is on GitHub."""
         for task in self.facts.finished:
-            tree = self.services.loaded.worktree_dir / task.name
+            tree = self.loaded.worktree_dir / task.name
             if (
                 self.is_stopped
                 or task.name in self.facts.busy
@@ -217,12 +293,16 @@ class Sweep:
             ):
                 continue
             try:
-                workspace = find_workspace(self.services, task)
-                size = size_of(tree)
-                if workspace is not None and self.services.workspaces.release(workspace):
-                    _say("worktree", tree, size)
+                workspace, size = self.find(task), size_of(tree)
+                if workspace is not None and self._release(workspace):
+                    self.tell(Removal(what="worktree", path=str(tree), size=size))
             except (WorkspaceError, OSError) as error:
-                log.warning("not removed", path=str(tree), error=str(error))
+                self._resists(tree, error)
+
+    def _release(self, workspace: Workspace) -> bool:
+        if self.is_dry:
+            return self.workspaces.is_releasable(workspace)
+        return self.workspaces.release(workspace)
 
     def _has_mirror(self, task: Task) -> bool:
         """Whether asking for it makes none."""
@@ -246,15 +326,21 @@ class Sweep:
             reason = path.with_name(f"{path.name}.reason.txt")
             if before is not None and _is_older(reason, before):
                 self._remove(path, "quarantine")
-                reason.unlink(missing_ok=True)
+                if not self.is_dry:
+                    reason.unlink(missing_ok=True)
 
     def _remove(self, path: Path, what: str) -> None:
         if self.is_stopped:
             return
         try:
-            _say(what, path, self.trash.take(path))
+            size = size_of(path) if self.is_dry else self.trash.take(path)
+            self.tell(Removal(what=what, path=str(path), size=size))
         except OSError as error:
-            log.warning("not removed", path=str(path), error=error.strerror or str(error))
+            self._resists(path, error)
+
+    def _resists(self, path: Path, error: Exception) -> None:
+        problem = getattr(error, "strerror", None) or str(error)
+        self.tell(Removal(what="", path=str(path), problem=problem))
 
 
 def holds_work(mirror: Path) -> bool:
@@ -300,5 +386,10 @@ def _is_older(path: Path, before: datetime) -> bool:
         return False
 
 
-def _say(what: str, path: Path, freed: int) -> None:
-    log.info("removed", what=what, path=str(path), bytes=freed)
+def _written_at(path: Path) -> float | None:
+    """When a file of ours was last written to; None for what is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else None

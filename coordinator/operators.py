@@ -34,6 +34,7 @@ class Operators:
     withdraw: Callable[[Task, str], None]  # ends the work on a task
     reload: Callable[[], str | None]  # reads the configuration again; what is wrong with it
     stop: Stop
+    tidy: Callable[[], str]  # begins housekeeping; what to answer
     drain: Callable[[bool], None]  # start no more runs and end with the last one; False: no longer
     started_at: datetime  # of this daemon: it takes no order to end that was meant for an earlier one
     on_answer: Callable[[], None]
@@ -72,6 +73,8 @@ class Operators:
                 return self._steer_provider(request.verb, request.argument or "")
             case "probed-provider":
                 return self._take_probe(request.argument or "")
+            case "housekeeping":
+                return self.tidy()
             case "reload":
                 return self.reload() or "the configuration was read again"
         task = self.services.store.get_task(request.task_id) if request.task_id is not None else None

@@ -155,6 +155,7 @@ class HousekeepingSettings(Section):
     keep_runs_days: AtLeast0 = 30
     keep_runs_mb: Annotated[int, whole(least=0)] = 10_000
     keep_logs_days: AtLeast0 = 90
+    keep_logs_mb: Annotated[int, whole(least=0)] = 5_000
     keep_quarantine_days: AtLeast0 = 90
     keep_events_days: AtLeast0 = 365
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select
 
 from adw_modules.tasks.model import TaskState
 from coordinator.store.records import EventRecord
@@ -31,6 +31,7 @@ _OLD = (
     .limit(bindparam("at_most"))
 )
 _FORGET = delete(events).where(events.c.event_id.in_(_OLD))
+_COUNT_OLD = select(func.count()).select_from(_OLD.subquery())
 
 
 def add(
@@ -55,3 +56,9 @@ def of_task(conn: Connection, task_id: int, limit: int) -> list[EventRecord]:
 def forget(conn: Connection, before: datetime, most: int) -> int:
     """Remove lines from before, but for those of unfinished tasks; how many."""
     return conn.execute(_FORGET, {"at_before": before, "at_most": most}).rowcount
+
+
+def count_old(conn: Connection, before: datetime, most: int) -> int:
+    """How many lines `forget` would remove."""
+    found: int = conn.execute(_COUNT_OLD, {"at_before": before, "at_most": most}).scalar_one()
+    return found

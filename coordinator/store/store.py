@@ -308,6 +308,11 @@ class Store:
         with self._database.write(is_urgent=False) as conn:
             return audit.forget(conn, before, most)
 
+    def count_old_events(self, *, before: datetime, most: int) -> int:
+        """How many lines `forget_events` would remove."""
+        with self._database.read() as conn:
+            return audit.count_old(conn, before, most)
+
     def mark_started(
         self, run_id: int, *, now: datetime, shim_pid: int | None, child_pid: int | None
     ) -> bool:

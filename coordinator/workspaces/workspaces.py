@@ -163,6 +163,11 @@ class Workspaces:
         """Remove the worktree if nothing can be lost: clean, on its branch, head pushed. Else False."""
         return self._worktrees.release(workspace)
 
+    @plain_os_errors("Looking at the workspace")
+    def is_releasable(self, workspace: Workspace) -> bool:
+        """Whether `release` would remove the worktree. Changes nothing."""
+        return self._worktrees.is_releasable(workspace)
+
     @plain_os_errors("Moving the workspace to quarantine")
     def quarantine(self, workspace: Workspace, reason: str, *, now: datetime) -> Path:
         """Move the worktree away with everything in it, and free its branch. Returns the new place."""

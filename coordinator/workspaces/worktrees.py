@@ -156,28 +156,39 @@ class Worktrees:
             return None
         return workspace_of(tree, record) if record.branch == branch else None
 
+    def is_releasable(self, workspace: Workspace) -> bool:
+        """Whether nothing can be lost with it: clean, on its branch, head pushed. Changes nothing."""
+        return self._pushed_tree(workspace) is not None
+
     def release(self, workspace: Workspace) -> bool:
-        """Remove the worktree if nothing can be lost: clean, on its branch, head pushed. Else False."""
+        """Remove the worktree if nothing can be lost. Else False."""
         mirror, branch = workspace.mirror, workspace.branch
         with self._mirrors.lock(mirror):
-            try:
-                tree = self.work(mirror, workspace.path).tree
-                record = read_record(tree)
-            except WorkspaceError:
+            found = self._pushed_tree(workspace)
+            if found is None:
                 return False
-            head = commit_at(self._git, mirror, f"refs/heads/{branch}")
-            is_pushed = head is not None and head == record.remote_sha
-            is_home = read_text(tree.admin / "HEAD") == f"ref: refs/heads/{branch}"
-            if not (is_pushed and is_home) or os.path.lexists(workspace.path / BLOCKED_FILE):
-                return False
-            # Not `git worktree remove`: it has another git look at the files, by the mirror's own config.
-            if (tree.admin / "locked").exists() or not Work(self._git, tree).is_all_committed():
-                return False
+            tree, head = found
             remove_tree(workspace.path)
             remove_tree(tree.admin)
             reached(Point.TREE_REMOVED)
-            self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", str(head))
+            self._git.read(mirror, "update-ref", "-d", f"refs/heads/{branch}", head)
             return True
+
+    def _pushed_tree(self, workspace: Workspace) -> tuple[Tree, str] | None:
+        """The worktree and its head, if all that is in it is on the remote."""
+        mirror, branch = workspace.mirror, workspace.branch
+        try:
+            tree = self.work(mirror, workspace.path).tree
+            record = read_record(tree)
+        except WorkspaceError:
+            return None
+        head = commit_at(self._git, mirror, f"refs/heads/{branch}")
+        is_home = read_text(tree.admin / "HEAD") == f"ref: refs/heads/{branch}"
+        if head is None or head != record.remote_sha or not is_home:
+            return None
+        # Not `git worktree remove`: it has another git look at the files, by the mirror's own config.
+        is_kept = os.path.lexists(workspace.path / BLOCKED_FILE) or (tree.admin / "locked").exists()
+        return None if is_kept or not Work(self._git, tree).is_all_committed() else (tree, head)
 
     def lend_git(self, workspace: Workspace) -> PrivateGit:
         mirror, branch = workspace.mirror, workspace.branch

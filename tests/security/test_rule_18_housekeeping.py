@@ -12,7 +12,7 @@ from pathlib import Path
 
 from world import WAIT, WRITE, World
 
-from coordinator.housekeeping import Facts, HousekeepingDue, Sweep, holds_work, unneeded
+from coordinator.housekeeping import Facts, HousekeepingDue, holds_work, sweep_of, unneeded
 from coordinator.store import EndedRun, StatePaths
 from coordinator.trash import Trash
 
@@ -78,7 +78,7 @@ def test_a_directory_that_somebody_holds_stays_whatever_the_store_says(world: Wo
         names=[],
         repositories=frozenset(),
     )
-    Sweep(services, StatePaths(world.state_dir), known).runs()
+    sweep_of(services, StatePaths(world.state_dir), known).runs()
 
     assert _files(world, path.name) == before
 
@@ -197,3 +197,151 @@ def test_a_link_takes_nothing_with_it_and_missing_rights_stop_nobody(tmp_path: P
     assert (precious / "file").read_text() == "stays"
     assert not run.exists()
     assert list((tmp_path / "trash").iterdir()) == []
+
+
+SOON = {
+    "enabled": False,
+    "keep_runs_days": 1e-9,
+    "keep_logs_days": 1e-9,
+    "keep_quarantine_days": 1e-9,
+    "keep_events_days": 1e-9,
+}
+
+
+def _one_of_each(world: World) -> dict[str, int]:
+    """Tasks with a pushed, an uncommitted, an unpushed, a blocked and a live worktree; no daemon any more."""
+    world.use_gated_agent()
+    world.open_gate()
+    numbers = {kind: world.issue() for kind in ("pushed", "uncommitted", "unpushed", "blocked")}
+    world.start()
+    for number in numbers.values():
+        world.until_state(number, "succeeded")
+    (world.folder / "gate").unlink()
+    for number in numbers.values():
+        world.relabel(number)
+        world.until_working(number)
+    for kind, number in numbers.items():
+        tree = world.state_dir / "trees" / f"gh-{number}"
+        if kind in ("unpushed", "blocked"):
+            (tree / "only-here.txt").write_text("the only copy")
+        if kind == "blocked":
+            (tree / "BLOCKED.md").write_text("Which one?")
+        if kind == "unpushed":
+            subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
+            who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+            subprocess.run(["git", *who, "commit", "--quiet", "-m", "Only here"], cwd=tree, check=True)
+        if kind != "blocked":
+            world.cli("cancel", str(number))
+            world.until_state(number, "cancelled")
+    world.open_gate()
+    world.until_state(numbers["blocked"], "blocked")
+    (world.folder / "gate").unlink()
+    numbers["live"] = world.issue()
+    world.until_working(numbers["live"])
+    world.until(lambda: not world.store.tasks_with_news(), "GitHub has been told")
+    world.stop()
+    tree = world.state_dir / "trees" / f"gh-{numbers['uncommitted']}"
+    (tree / "only-here.txt").write_text("the only copy")  # while a daemon runs it would be committed
+    return numbers
+
+
+def _all_paths(world: World) -> set[str]:
+    """All but the database and what git rewrites as it looks."""
+    folders = ("runs", "trees", "logs", "repos", "quarantine", "trash")
+    return {str(path) for name in folders for path in (world.state_dir / name).rglob("*")}
+
+
+def test_an_operator_is_shown_what_would_go_and_no_work_goes_with_it(a_world) -> None:
+    world: World = a_world(housekeeping=SOON, coordinator={"max_concurrent_workers": 6})
+    numbers = _one_of_each(world)
+    trees = {kind: world.state_dir / "trees" / f"gh-{number}" for kind, number in numbers.items()}
+    live = _files(world, f"gh-{numbers['live']}.1")
+    before = _all_paths(world)
+
+    planned = world.cli("housekeeping", "--dry-run", "--json")
+    assert _all_paths(world) == before
+    assert planned["dry_run"] is True
+    done = world.cli("housekeeping", "--json")
+    shown = [(each["what"], each["path"]) for each in planned["removed"]]
+    assert [(each["what"], each["path"]) for each in done["removed"]] == shown
+    assert done["resisted"] == []
+    assert {what for what, _ in shown} >= {"run directory", "part of a run directory", "worktree", "log"}
+
+    worktrees = [path for what, path in shown if what == "worktree"]
+    assert worktrees == [str(trees["pushed"])]
+    assert not trees["pushed"].exists()
+    for kind in ("uncommitted", "unpushed", "blocked"):
+        assert (trees[kind] / "only-here.txt").read_text() == "the only copy"
+    assert (trees["blocked"] / "BLOCKED.md").exists()
+    assert trees["live"].exists()
+    assert _files(world, f"gh-{numbers['live']}.1") == live
+    assert len(world.live()) == 1
+    again = world.cli("housekeeping", "--json")
+    assert [each for each in again["removed"] if each["what"] != "lines of history"] == []
+    world.start()  # nothing that a daemon needs went
+    world.open_gate()
+    world.until_state(numbers["live"], "succeeded")
+
+
+def test_a_running_daemon_does_it_itself_when_an_operator_asks(a_world) -> None:
+    world: World = a_world(housekeeping=SOON)
+    number = world.issue(WRITE)
+    world.start()
+    world.until_state(number, "succeeded")
+    world.until(lambda: not world.store.tasks_with_news(), "GitHub has been told")
+    output = world.state_dir / "runs" / f"gh-{number}.1" / "output.log"
+    assert output.exists()
+    said = world.cli("housekeeping", "--json")
+    assert said["said"] == "It is being done; `coordinator logs` shows each removal."
+    world.until(lambda: not output.exists(), "the run directory was emptied")
+    world.until(lambda: world.events("removed"), "it was told")
+    assert world.store.find_task("octo/hello", number)
+
+
+def test_logs_of_tasks_and_calls_go_oldest_first_beyond_their_size(a_world) -> None:
+    world: World = a_world(housekeeping={"enabled": False, "keep_logs_mb": 1, "keep_logs_days": 0})
+    numbers = [world.issue(WRITE) for _ in range(3)]
+    world.start()
+    for number in numbers:
+        world.until_state(number, "succeeded")
+    world.until(lambda: not world.store.tasks_with_news(), "GitHub has been told")
+    world.stop()
+    logs = world.state_dir / "logs"
+    calls = logs / "api" / "api-calls-2020-01-01.jsonl"
+    calls.write_bytes(b"x" * 600_000)
+    os.utime(calls, (1, 1))
+    for age, number in enumerate(numbers):
+        path = logs / f"gh-{number}.jsonl"
+        path.write_bytes(b"x" * 450_000)
+        os.utime(path, (1000 - age, 1000 - age))
+    foreign = logs / "somebody-elses.jsonl"
+    foreign.write_bytes(b"x" * 2_000_000)
+    world.cli("housekeeping")
+
+    assert not calls.exists()
+    assert [(logs / f"gh-{number}.jsonl").exists() for number in numbers] == [True, True, False]
+    assert foreign.exists()
+
+
+def test_lines_of_history_go_by_age_and_only_those_of_finished_tasks(a_world) -> None:
+    world: World = a_world(housekeeping=SOON)
+    world.use_gated_agent()
+    world.open_gate()
+    done = world.issue()
+    world.start()
+    world.until_state(done, "succeeded")
+    (world.folder / "gate").unlink()
+    live = world.issue()
+    world.until_working(live)
+    world.until(lambda: not world.store.tasks_with_news(), "GitHub has been told")
+    world.stop()
+    tasks = {number: world.task(number) for number in (done, live)}
+    kept = world.store.events_for(tasks[live].task_id, limit=99)
+    admitted = world.store.decisions_of(tasks[done].task_id, limit=9)
+    world.cli("housekeeping")
+
+    assert world.store.events_for(tasks[done].task_id, limit=99) == []
+    assert world.store.events_for(tasks[live].task_id, limit=99) == kept
+    assert kept
+    assert world.store.decisions_of(tasks[done].task_id, limit=9) == admitted  # the record of who was let in
+    assert admitted
