@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -25,6 +25,7 @@ from coordinator.logs import get_logger
 from coordinator.preparing import find_workspace
 from coordinator.services import Services
 from coordinator.settings import LoadedSettings
+from coordinator.shim import open_regular
 from coordinator.store import EndedRun, StatePaths, Store
 from coordinator.trash import Trash, size_of
 from coordinator.workspaces import Workspace, Workspaces
@@ -35,6 +36,8 @@ FIRST_LOOK = timedelta(minutes=1)  # after the start, which has more urgent thin
 # Of a task's newest run: they tell an older copy of the database, once restored, that the run has been.
 RECORDS = frozenset({"lock", "started", "exit", "summary.json", "revoked"})
 MOST_EVENTS = 50_000  # lines of history in one go
+REASON = ".reason.txt"  # beside each entry of quarantine
+MOST_REASON = 200  # bytes of the first line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,7 +326,7 @@ class Sweep:
         """What is there and holds no work; the others are for a person."""
         before = _cutoff(self.facts.now, self.facts.keep.keep_quarantine_days)
         for path in unneeded(self.paths.quarantine) if before is not None else ():
-            reason = path.with_name(f"{path.name}.reason.txt")
+            reason = path.with_name(f"{path.name}{REASON}")
             if before is not None and _is_older(reason, before):
                 self._remove(path, "quarantine")
                 if not self.is_dry:
@@ -358,6 +361,53 @@ def holds_work(mirror: Path) -> bool:
         return any(name.startswith("refs/") and not name.startswith("refs/remotes/") for name in names)
     except (OSError, ValueError):
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One entry of quarantine. `since` None: its name does not tell."""
+
+    name: str
+    path: Path
+    since: datetime | None
+    size: int  # bytes on the disk
+    reason: str
+
+
+def kept_in(quarantine: Path) -> list[Kept]:
+    """What is in quarantine, the oldest first. Follows no link."""
+    found = []
+    for path in sorted(quarantine.iterdir()) if quarantine.is_dir() else ():
+        if path.name.endswith(REASON):
+            continue
+        said = _first_line(path.with_name(f"{path.name}{REASON}")) or "nobody wrote down why"
+        stamp = path.name.partition("-")[0]
+        found.append(
+            Kept(
+                name=path.name,
+                path=path,
+                since=_stamped(stamp),
+                size=size_of(path),
+                reason=said,
+            )
+        )
+    return found
+
+
+def _first_line(path: Path) -> str:
+    """Of a plain file, never through a link."""
+    try:
+        with os.fdopen(open_regular(str(path)), "rb") as file:
+            return file.readline(MOST_REASON).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _stamped(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def unneeded(quarantine: Path) -> Iterator[Path]:

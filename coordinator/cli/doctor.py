@@ -85,6 +85,7 @@ def examine(config: Path) -> Iterator[Finding]:
     yield from _sandbox(loaded, environ)
     yield from _providers(loaded, environ, service)
     yield from _state(loaded, service)
+    yield from _set_aside(loaded)
     yield from _circuits(loaded)
     yield from _webhook(loaded)
     yield from _github(loaded, environ)
@@ -299,6 +300,25 @@ def _store(loaded: LoadedSettings) -> Iterator[Finding]:
     for item in unpublished:
         text = f"a {item.kind.replace('_', ' ')} could not be written to GitHub: {item.error}"
         yield Finding(check="store", ok=None, text=text, mend="`coordinator status` says of which task")
+
+
+def _set_aside(loaded: LoadedSettings) -> Iterator[Finding]:
+    """What lies in quarantine: nobody but a person ever removes work from there."""
+    from coordinator.housekeeping import kept_in
+    from coordinator.logs import printable
+    from coordinator.store import StatePaths
+
+    folder = StatePaths(loaded.state_dir).quarantine
+    kept = kept_in(folder)
+    if not kept:
+        return
+    size = sum(each.size for each in kept) / 1e6
+    oldest = kept[0]
+    since = f"{oldest.since:%Y-%m-%d}" if oldest.since else "an unknown day"
+    count = "1 entry" if len(kept) == 1 else f"{len(kept)} entries"
+    text = f"{folder} keeps {count} with {size:.1f} MB, since {since}; {oldest.name}: {oldest.reason}"
+    mend = "look into it, and delete what you do not need: docs/operations.md#quarantine"
+    yield Finding(check="quarantine", ok=None, text=printable(text), mend=mend)
 
 
 def _without_owner(live: LiveRunDir) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -345,3 +346,32 @@ def test_lines_of_history_go_by_age_and_only_those_of_finished_tasks(a_world) ->
     assert kept
     assert world.store.decisions_of(tasks[done].task_id, limit=9) == admitted  # the record of who was let in
     assert admitted
+
+
+def test_doctor_says_what_lies_in_quarantine_since_when_and_what_to_do(world: World) -> None:
+    number = world.issue(WRITE)
+    world.start()
+    world.until_state(number, "succeeded")
+    assert "quarantine" not in world.output("doctor")
+    folder = world.state_dir / "quarantine"
+    for name, reason in (("20260203T040506Z-gh-9", "HEAD is detached"), ("20260301T000000Z-gh-8", "later")):
+        (folder / name).mkdir()
+        (folder / name / "work").write_bytes(b"x" * 1_000_000)
+        (folder / f"{name}.reason.txt").write_text(f"{reason}\x1b[2J\nIt was at /somewhere\n")
+    (folder / "link").symlink_to("/")  # is not followed, and not counted with what it leads to
+    said = [each for each in json.loads(_json_of(world, "doctor")) if each["check"] == "quarantine"]
+
+    assert len(said) == 1
+    assert said[0]["ok"] is None
+    assert (
+        "keeps 3 entries with 2.0 MB, since 2026-02-03; 20260203T040506Z-gh-9: HEAD is detached"
+        in said[0]["text"]
+    )
+    assert "\x1b" not in said[0]["text"]
+    assert "docs/operations.md#quarantine" in said[0]["mend"]
+
+
+def _json_of(world: World, *arguments: str) -> str:
+    """What a verb prints for programs, however it ends."""
+    text = world.output(*arguments, "--json")
+    return text[: text.rindex("]") + 1]
