@@ -26,7 +26,7 @@ from adw_modules.security.admission import (
 )
 from adw_modules.tasks import intake
 from adw_modules.tasks.model import IssueSnapshot, Override, Refused, Task, TaskRequest, Trigger
-from coordinator.github import IssueGone, LabelEvent, LabelTakenOff, SeenText
+from coordinator.github import IssueGone, LabelBuried, LabelEvent, LabelTakenOff, SeenText
 from coordinator.logs import get_logger
 from coordinator.services import Services, task_name
 from coordinator.standing import standing_of
@@ -94,7 +94,7 @@ class Judge:
         match event:
             case LabelEvent():
                 return event.trigger, await self.standing(event.actor)
-            case LabelTakenOff():
+            case LabelTakenOff() | LabelBuried():
                 return None, Standing(actor=GHOST)
             case None:
                 # GitHub's lists do not say what kind of account the author is; its permission will.

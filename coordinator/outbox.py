@@ -33,7 +33,7 @@ from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
 from coordinator import holds, rechecks
 from coordinator.faultpoints import Point, reached
-from coordinator.github import LabelEvent, Pull
+from coordinator.github import LabelBuried, LabelEvent, Pull
 from coordinator.logs import REDACTED, about, get_logger
 from coordinator.preparing import find_workspace
 from coordinator.rundir import load_summary
@@ -324,7 +324,8 @@ class Outbox:
         if hold is None or hold.seen_event is not None or hold.token != task.token:
             return
         event = await self.services.github.trigger(task.repo, task.issue_number, label)
-        holds.shown(store, task, hold, event.trigger.event_id if isinstance(event, LabelEvent) else 0)
+        newest = event.newest_event if isinstance(event, LabelBuried) else 0
+        holds.shown(store, task, hold, event.trigger.event_id if isinstance(event, LabelEvent) else newest)
 
     def _comment(self, task: Task) -> str:
         if is_refused(task):

@@ -12,6 +12,7 @@ reads the labelled listing, `repositories` follows renames, `answers` turns JSON
 from coordinator.github.answers import (
     Account,
     IssueGone,
+    LabelBuried,
     LabelEvent,
     LabelTakenOff,
     Listing,
@@ -32,6 +33,7 @@ __all__ = [
     "GitHub",
     "Installation",
     "IssueGone",
+    "LabelBuried",
     "LabelEvent",
     "LabelTakenOff",
     "Ledger",

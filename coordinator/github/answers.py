@@ -79,6 +79,14 @@ class LabelTakenOff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelBuried:
+    """None of the newest events is of the label, and there are more than may be read. Nobody counts as having
+    put it on; whoever does it now is among the newest. `newest_event`: the highest id that was read."""
+
+    newest_event: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
     """What an account may do in a repository now: admin, write, read or none, and its role's own name.
 

@@ -21,10 +21,11 @@ from adw_modules.security.admission import Comment
 from adw_modules.security.names import is_login
 from adw_modules.tasks.model import IssueSnapshot
 from coordinator.faultpoints import Point, reached
-from coordinator.github import answers
+from coordinator.github import answers, labelevents
 from coordinator.github.answers import (
     Account,
     IssueGone,
+    LabelBuried,
     LabelEvent,
     LabelTakenOff,
     Listing,
@@ -190,10 +191,20 @@ class GitHub:
         raw = await self._list(repo, f"/issues/{number}/comments")
         return [read(f"comments of {repo}#{number}", answers.comment, each) for each in raw]
 
-    async def trigger(self, repo: str, number: int, label: str) -> LabelEvent | LabelTakenOff | None:
-        """Who put `label` on the issue; None when no event tells of the label at all."""
-        events = await self._list(repo, f"/issues/{number}/events")
-        return read(f"events of {repo}#{number}", answers.last_label_event, events, label)
+    async def trigger(
+        self, repo: str, number: int, label: str
+    ) -> LabelEvent | LabelTakenOff | LabelBuried | None:
+        """Who put `label` on the issue; None when no event tells of the label at all.
+
+        At most some ten requests, however long the issue's history is.
+        """
+
+        def ask() -> LabelEvent | LabelTakenOff | LabelBuried | None:
+            reach = self._of(repo)
+            name = reach.repositories.info(repo).full_name
+            return labelevents.newest(reach.wire, f"/repos/{name}/issues/{number}/events", label)
+
+        return await self._run(ask)
 
     async def set_status_label(
         self, repo: str, number: int, prefix: str, wanted: str | None, current_labels: Iterable[str]

@@ -32,7 +32,6 @@ API_VERSION = "2022-11-28"  # the first later one drops fields; pinned so that a
 PER_PAGE = 100
 MAX_PAGES = 200
 _ACCEPT = "application/vnd.github+json"
-_NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?')
 _LIMITED = re.compile(r"rate.limit|abuse detection", re.IGNORECASE)  # RATE_LIMITED, or a sentence
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -90,7 +89,11 @@ class Answer:
 
     @property
     def next_url(self) -> str | None:
-        found = _NEXT.search(self.headers.get("link", ""))
+        return self.link("next")
+
+    def link(self, rel: str) -> str | None:
+        """Where the header says that this page of the list is: "next", "last", …"""
+        found = re.search(rf'<([^<>]+)>\s*;[^,]*\brel="?{rel}\b"?', self.headers.get("link", ""))
         return found[1] if found else None
 
     def _json(self) -> Any:
