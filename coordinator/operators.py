@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from adw_modules.security.leaks import without_tokens
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import Task
+from coordinator import finds
 from coordinator.breakers import Breakers, Probed
-from coordinator.logs import get_logger
+from coordinator.logs import REDACTED, get_logger
 from coordinator.services import Services
 from coordinator.store import PAUSED, OperatorRequest
 
@@ -85,6 +88,8 @@ class Operators:
                 return self._cancel(task, request.argument or "cancelled by the operator")
             case "retry":
                 return self._retry(task)
+            case "allow-find":
+                return self._allow_find(task, request.argument or "")
             case _:
                 return f"unknown request {request.verb}"
 
@@ -107,6 +112,17 @@ class Operators:
             return f"{task.name} has already ended ({task.state.value})"
         self.withdraw(task, reason)
         return f"{task.name} is being cancelled"
+
+    def _allow_find(self, task: Task, written: str) -> str:
+        try:
+            asked = json.loads(written)
+            name, reason = str(asked["find"]), str(asked["reason"])
+        except (ValueError, KeyError, TypeError):  # of another version
+            return "what was asked for cannot be read"
+        services = self.services
+        version = services.loaded.version
+        reason = without_tokens(services.redactor.text(reason), REDACTED)
+        return finds.allow(services.store, task, name, reason, config_version=version, now=services.now())
 
     def _retry(self, task: Task) -> str:
         if is_refused(task):  # nobody trusted has approved its text, and there is none to work on

@@ -25,13 +25,13 @@ from adw_modules.errors import (
 )
 from adw_modules.security.admission import Standing
 from adw_modules.security.guarded import review
-from adw_modules.security.leaks import Leak, without_tokens
+from adw_modules.security.leaks import without_tokens
 from adw_modules.tasks import report
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import Outcome, Run, Task, TaskState
 from adw_modules.tasks.report import RunReport
-from coordinator import holds, rechecks
+from coordinator import finds, holds, rechecks
 from coordinator.faultpoints import Point, reached
 from coordinator.github import LabelBuried, LabelEvent, Pull
 from coordinator.logs import REDACTED, about, get_logger
@@ -39,7 +39,7 @@ from coordinator.preparing import find_workspace
 from coordinator.rundir import load_summary
 from coordinator.services import Services
 from coordinator.store import OutboxItem
-from coordinator.workspaces import Workspace
+from coordinator.workspaces import Screened, Workspace
 
 log = get_logger()
 
@@ -199,10 +199,13 @@ class Outbox:
         reached(Point.PULL_TAKEN)
         workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
-            screened = await services.in_thread(services.screen, workspace)
+            known = finds.get(services.store, task)
+            screened = await services.in_thread(services.screen, workspace, known.allowed)
             if screened.leaks:
-                self._secret_found(task, run, screened.leaks)
+                self._secret_found(task, run, screened)
                 return
+            if known.open:
+                finds.put(services.store, task, screened.head, ())
             reviewed = await self._reviewed(task, workspace, screened.head)
             if reviewed is None:
                 return  # a person has to look first; the report says so
@@ -242,12 +245,15 @@ class Outbox:
         rechecks.revoke(self.services, current, cause, seen.standing)
         return None
 
-    def _secret_found(self, task: Task, run: Run, leaks: tuple[Leak, ...]) -> None:
+    def _secret_found(self, task: Task, run: Run, screened: Screened) -> None:
         """Nothing is pushed. What was found is told by kind and place, to the operator and on the issue."""
-        log.error("secret found", **about(task, run), found=[str(leak) for leak in leaks])
-        told = "; ".join(str(leak) for leak in leaks[:MOST_LEAKS_TOLD])
+        finds.put(self.services.store, task, screened.head, screened.leaks)
+        leaks = list(dict.fromkeys(map(str, screened.leaks)))
+        log.error("secret found", **about(task, run), found=leaks)
+        told = "; ".join(leaks[:MOST_LEAKS_TOLD])
         more = f"; and {len(leaks) - MOST_LEAKS_TOLD} more" if len(leaks) > MOST_LEAKS_TOLD else ""
-        self._publish_failed(task.task_id, f"it holds {told}{more}")
+        look = f"`coordinator secrets show {task.name}` says more"
+        self._publish_failed(task.task_id, f"it holds {told}{more}; {look}")
 
     async def _reviewed(self, task: Task, workspace: Workspace, head: str) -> str | None:
         """The commit that may be pushed; None after the task was parked for a person to approve it."""

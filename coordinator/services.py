@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -97,9 +97,10 @@ class Services:
         mirror = self.mirror(repository)
         self.workspaces.fetch(mirror, self.git_auth(repository), not_older_than=not_older_than)
 
-    def screen(self, workspace: Workspace) -> Screened:
+    def screen(self, workspace: Workspace, allowed: Collection[str] = ()) -> Screened:
         """What a push of a task's branch would send that must not leave, and of which commit. Blocks."""
-        return self.workspaces.screen(workspace, self._auth_of(workspace), self.redactor.scanner)
+        auth = self._auth_of(workspace)
+        return self.workspaces.screen(workspace, auth, self.redactor.scanner, allowed=allowed)
 
     def content(self, workspace: Workspace, head: str) -> Content:
         """What a push of that commit would bring beyond the default branch. Blocks."""

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from adw_modules.security.tokens import issued, tokens
@@ -55,9 +56,30 @@ class Leak:
     rule: str
     place: str
     line: int | None = None
+    key: str = field(default="", compare=False)  # of this very find: its object, place and value, as a hash
+    shape: str = field(default="", compare=False)  # how long the value is, and whose it seems to be
+
+    @property
+    def is_known(self) -> bool:
+        """A value that we know as a secret: nobody can allow it."""
+        return self.rule.startswith(KNOWN)
 
     def __str__(self) -> str:
         return f"{self.rule} in {self.place}" + (f", line {self.line}" if self.line else "")
+
+
+def find_key(where: str, hit: Hit) -> str:
+    """Names one find: the same value elsewhere, or another one there, has another name."""
+    parts = (where.encode(errors="surrogateescape"), hit.rule.encode(), str(hit.line).encode(), hit.text)
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()
+
+
+def shape_of(hit: Hit) -> str:
+    """The value as an operator may see it: its length, and of a token what its issuer begins it with."""
+    if not hit.text:
+        return "in pieces or encoded"
+    begin = hit.text[:4].decode() if next(issued(hit.text), None) else ""
+    return f"{begin}… ({len(hit.text)} characters)"
 
 
 # --- spellings of a known value -----------------------------------------------------------------------------
@@ -203,18 +225,24 @@ class Scanner:
         first = next(iter(self.scan([text.encode(errors="surrogatepass")])), None)
         return first.rule if first else None
 
-    def scan(self, chunks: Iterable[bytes], *, window: int = WINDOW) -> list[Hit]:
-        """The first `MOST_HITS` finds in a text that comes in pieces of any size. Memory stays bounded."""
-        found: dict[tuple[str, int], Hit] = {}
+    def scan(
+        self, chunks: Iterable[bytes], *, window: int = WINDOW, counts: Callable[[Hit], bool] | None = None
+    ) -> list[Hit]:
+        """The first `MOST_HITS` finds in a text that comes in pieces of any size. Memory stays bounded.
+
+        What `counts` says no to takes no place among them: many harmless finds must not hide another one.
+        """
+        found: dict[Hit, None] = {}
         budget, line = _Budget(), 0
         for stretch, next_begin in _windows(chunks, window):
             for hit in self._all(stretch, budget, 0):
                 at = replace(hit, line=line + hit.line)
-                found.setdefault((at.rule, at.line), at)
+                if at not in found and (counts is None or counts(at)):
+                    found[at] = None
                 if len(found) >= MOST_HITS:
-                    return list(found.values())
+                    return list(found)
             line += stretch.count(b"\n", 0, next_begin)
-        return list(found.values())
+        return list(found)
 
     def _all(self, data: bytes, budget: _Budget, depth: int) -> Iterator[Hit]:
         yield from self._known(data)

@@ -14,11 +14,11 @@ import os
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from adw_modules.errors import WorkspaceError
-from adw_modules.security.leaks import KNOWN, Hit, Leak, Scanner
+from adw_modules.security.leaks import KNOWN, Hit, Leak, Scanner, find_key, shape_of
 from coordinator.shim import open_regular
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.places import Mirror
@@ -28,6 +28,7 @@ _SMALL = 1 << 16  # bytes: such objects are looked at together, as each look has
 _BATCH = 4 << 20
 _NAMES = re.compile(rb"[0-7]{5,6} ([^\0]+)\0")
 _A_NAME = "a name"  # of a file or folder that cannot be shown
+_MOST_LOOKED_UP = 500  # finds that the default branch is asked about; what is beyond counts as new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class _Part:
 
     place: str
     path: str | None = None
+    sha: str = ""
 
 
 @dataclass(slots=True)
@@ -77,24 +79,28 @@ class _Batch:
 
 
 class Screen:
-    """One look at all that is new in the history of one commit."""
+    """One look at all that is new in the history of one commit. `allowed`: keys of finds that may pass."""
 
-    def __init__(self, git: Git, mirror: Mirror, remote: Remote, scanner: Scanner) -> None:
+    def __init__(
+        self, git: Git, mirror: Mirror, remote: Remote, scanner: Scanner, *, allowed: Collection[str] = ()
+    ) -> None:
+        self._allowed = allowed
+        self._looked_up: dict[tuple[str, str], bool] = {}
         self._git = git
         self._mirror = mirror
         self._remote = remote
         self._scanner = scanner
-        self._leaks: dict[Leak, None] = {}
+        self._leaks: dict[str, Leak] = {}
 
     def look_at(self, head: str) -> Screened:
         """Raises WorkspaceError if it cannot be told what would be sent."""
         names = self._new_objects(head)
         batch = _Batch()
-        batch.add(_Part(place=_A_NAME), "\n".join(names.values()).encode(errors="replace"))
+        batch.add(_Part(place=_A_NAME, sha=head), "\n".join(names.values()).encode(errors="replace"))
         for sha, kind, chunks in self._contents(names):
             batch = self._take(batch, _part(sha, kind, names[sha]), kind, chunks, sha)
         self._judge_batch(batch)
-        return Screened(head=head, leaks=tuple(self._leaks))
+        return Screened(head=head, leaks=tuple(self._leaks.values()))
 
     def _new_objects(self, head: str) -> dict[str, str]:
         """sha -> path of everything that would be sent; the path of a commit is empty."""
@@ -114,7 +120,7 @@ class Screen:
         if kind == "tree":
             batch.add(part, b"\n".join(_names(b"".join([first, second, *chunks]), len(sha) // 2)))
         elif second or len(first) > _SMALL:
-            self._judge(part, self._scanner.scan(_chain(first, second, chunks)))
+            self._judge(part, _chain(first, second, chunks))
         else:
             batch.add(part, first)
         if batch.size < _BATCH:
@@ -125,19 +131,31 @@ class Screen:
     # -- judging --------------------------------------------------------------------------------------
 
     def _judge_batch(self, batch: _Batch) -> None:
-        for hit in self._scanner.scan([b"\n".join(batch.texts)]):
+        def counts(hit: Hit) -> bool:
             part, line = batch.owner(hit.line)
-            self._note(part, hit, line)
+            return self._counts(part, replace(hit, line=line))
 
-    def _judge(self, part: _Part, hits: Iterable[Hit]) -> None:
-        for hit in hits:
-            self._note(part, hit, hit.line)
+        for hit in self._scanner.scan([b"\n".join(batch.texts)], counts=counts):
+            part, line = batch.owner(hit.line)
+            self._note(part, replace(hit, line=line))
 
-    def _note(self, part: _Part, hit: Hit, line: int) -> None:
-        if self._is_published(part, hit):
-            return
+    def _judge(self, part: _Part, chunks: Iterable[bytes]) -> None:
+        for hit in self._scanner.scan(chunks, counts=lambda hit: self._counts(part, hit)):
+            self._note(part, hit)
+
+    def _counts(self, part: _Part, hit: Hit) -> bool:
+        is_known = hit.rule.startswith(KNOWN)
+        if not is_known and self._allowed and find_key(part.sha, hit) in self._allowed:
+            return False
+        return not self._is_published(part, hit)
+
+    def _note(self, part: _Part, hit: Hit) -> None:
         place = _A_NAME if self._scanner.holds(part.place) else part.place
-        self._leaks[Leak(rule=hit.rule, place=place, line=line if part.path else None)] = None
+        line = hit.line if part.path else None
+        key, shape = find_key(part.sha, hit), shape_of(hit)
+        # Several on one line are told once each: each has to be allowed.
+        found = Leak(rule=hit.rule, place=place, line=line, key=key, shape=shape)
+        self._leaks[key] = found
 
     def _is_published(self, part: _Part, hit: Hit) -> bool:
         """Whether the default branch shows it already: a known secret in the same file, a token anywhere."""
@@ -150,7 +168,13 @@ class Screen:
             if part.place == _A_NAME or self._scanner.holds(part.path) or '"' in part.path:
                 return False  # no secret becomes an argument
             arguments += ["--", f":(top,literal){part.path}"]
-        return self._git.run(self._mirror, arguments, stdin=f"{wanted}\n").code == 0
+        asked = (wanted, arguments[-1])
+        if asked not in self._looked_up:
+            if len(self._looked_up) >= _MOST_LOOKED_UP:
+                return False
+            done = self._git.run(self._mirror, arguments, stdin=f"{wanted}\n")
+            self._looked_up[asked] = done.code == 0
+        return self._looked_up[asked]
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -169,12 +193,10 @@ class Screen:
 
 def _part(sha: str, kind: str, path: str) -> _Part:
     if kind == "blob":
-        return _Part(place=path or sha[:12], path=path or None)
-    return (
-        _Part(place=_A_NAME)
-        if kind == "tree"
-        else _Part(place=f"the message or an author of {kind} {sha[:12]}")
-    )
+        return _Part(place=path or sha[:12], path=path or None, sha=sha)
+    if kind == "tree":
+        return _Part(place=_A_NAME, sha=sha)
+    return _Part(place=f"the message or an author of {kind} {sha[:12]}", sha=sha)
 
 
 def _names(tree: bytes, sha_length: int) -> Iterator[bytes]:

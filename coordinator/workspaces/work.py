@@ -6,6 +6,7 @@ Must not decide what a run came to, nor remove or move anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from adw_modules.errors import WorkspaceError
@@ -61,9 +62,12 @@ class Work:
             self._put_in_order(self._without_note(state) or status, branch, message)
         return state
 
-    def screen(self, branch: str, remote: Remote, scanner: Scanner) -> Screened:
+    def screen(
+        self, branch: str, remote: Remote, scanner: Scanner, *, allowed: Collection[str] = ()
+    ) -> Screened:
         """What a push of `branch` would send that must not leave."""
-        return Screen(self._git, self.tree.mirror, remote, scanner).look_at(self.head_of(branch))
+        screen = Screen(self._git, self.tree.mirror, remote, scanner, allowed=allowed)
+        return screen.look_at(self.head_of(branch))
 
     def head_of(self, branch: str) -> str:
         """The commit that `branch` stands on. Raises WorkspaceError if there is none."""

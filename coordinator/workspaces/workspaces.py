@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -141,13 +141,21 @@ class Workspaces:
         return read_content(self._git, mirror, head or work.head_of(workspace.branch), default)
 
     @plain_os_errors("Looking at what would be pushed")
-    def screen(self, workspace: Workspace, auth: GitAuth | None, scanner: Scanner) -> Screened:
+    def screen(
+        self,
+        workspace: Workspace,
+        auth: GitAuth | None,
+        scanner: Scanner,
+        *,
+        allowed: Collection[str] = (),
+    ) -> Screened:
         """What a push of the task's branch would send that must not leave; and the commit that this is about.
 
-        All that the remote does not have is looked at, whatever the mirror says of it. Raises WorkspaceError.
+        All that the remote does not have is looked at, whatever the mirror says of it. `allowed` are keys of
+        finds that a person has let pass; values that the scanner knows never pass. Raises WorkspaceError.
         """
         remote = self._mirrors.remote(workspace.mirror, auth)
-        return self._work(workspace).screen(workspace.branch, remote, scanner)
+        return self._work(workspace).screen(workspace.branch, remote, scanner, allowed=allowed)
 
     @plain_os_errors("Pushing")
     def push(self, workspace: Workspace, auth: GitAuth | None, *, head: str | None = None) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from world import REPO, World, program
 
+from coordinator.cli.operate import leave
+
 KEY = "canary-Vx81-kLmN9pQ-worker-key-77"
 FOREIGN = "ghp_" + "aB3dE9fGh1JkLm2NoPq4RsT6uVwX8yZ0aBcD"  # nobody told us of this one
 
@@ -167,3 +169,111 @@ def test_words_of_an_agent_are_quoted_without_secrets(a_world) -> None:
     everything = json.dumps([str(request) for request in world.server.requests_matching("")]) + str(pull)
     for spelled in (KEY, KEY[::-1], FOREIGN, base64.b64encode(KEY.encode()).decode(), " ".join(KEY)):
         assert spelled not in everything + str(world.server.pulls(REPO)) + world.comment(number)
+
+
+# A false find, and the operator who lets it pass
+
+
+OTHER = "ghp_" + "zY9xW7vUt5sRq3PoN1mLk2JiH4gFe6dCb8Aa"
+
+
+def shown(world: World, number: int) -> list[dict[str, object]]:
+    """The finds that `secrets show` lists; their values are nowhere in it."""
+    text = world.cli("secrets", "show", str(number), "--json")
+    plain = world.cli("secrets", "show", str(number))
+    for value in (KEY, FOREIGN, OTHER):
+        assert value not in json.dumps(text) + plain
+        assert value[4:20] not in json.dumps(text) + plain
+    return text["open"]
+
+
+def test_a_false_find_is_let_pass_by_name_and_reason_and_just_that_one(world: World) -> None:
+    a_thief(
+        world, f"open('a.txt', 'w').write('x {FOREIGN} {OTHER}\\n'); open('b.txt', 'w').write('{FOREIGN}')"
+    )
+    number = world.issue()
+    world.start()
+    blocked(world, number)
+    found = shown(world, number)
+    assert sorted((each["place"], each["line"], each["shape"]) for each in found) == [
+        ("a.txt", 1, "ghp_… (40 characters)"),
+        ("a.txt", 1, "ghp_… (40 characters)"),
+        ("b.txt", 1, "ghp_… (40 characters)"),
+    ]
+    assert "--reason" in world.output("secrets", "allow", str(number), str(found[0]["key"]))
+    assert "no find" in world.output("secrets", "allow", str(number), "", "--reason", "x")
+    assert "no find" in world.output("secrets", "allow", str(number), "0" * 64, "--reason", "x")
+    for left in (2, 1):
+        name = str(shown(world, number)[0]["key"])[:12]
+        said = world.cli("secrets", "allow", str(number), name, "--reason", f"an example, {FOREIGN}")
+        assert f"{left} more keep" in said
+        assert world.pulls(number) == []
+    name = str(shown(world, number)[0]["key"])[:12]
+    world.cli("secrets", "allow", str(number), name, "--reason", "an example")
+    world.until_state(number, "succeeded")
+    world.until(lambda: world.pulls(number), "it is published")
+    assert world.starts(number) == 1
+    decisions = world.cli("why", str(number), "--json")["decisions"]
+    allowed = [each["record"] for each in decisions if "lets a GitHub token" in each["record"]["reason"]]
+    assert len(allowed) == 3
+    assert all(each["details"]["find"] for each in allowed)
+
+
+def test_a_find_that_was_let_pass_does_not_cover_the_same_value_elsewhere(world: World) -> None:
+    a_thief(
+        world,
+        f"name = 'c.txt' if os.path.exists('a.txt') else 'a.txt'; open(name, 'w').write(name + ' {FOREIGN}')",
+    )
+    number = world.issue()
+    world.start()
+    blocked(world, number)
+    (find,) = shown(world, number)
+    world.cli("secrets", "allow", str(number), str(find["key"]), "--reason", "an example")
+    world.until(lambda: world.pulls(number), "it is published")
+    world.until(lambda: not world.store.tasks_with_news(), "GitHub has been told")
+    world.relabel(number)
+    world.until(lambda: len(world.events("secret found")) == 2, "it is found")
+    world.until_state(number, "blocked")
+    assert [each["place"] for each in shown(world, number)] == ["c.txt"]
+
+
+def test_a_value_that_is_known_is_never_let_pass_whoever_asks_and_however(world: World) -> None:
+    a_thief(
+        world, "open('a.txt', 'w').write(key); open('b.bin', 'wb').write(zlib.compress(key.encode() * 9))"
+    )
+    number = world.issue()
+    world.start()
+    blocked(world, number)
+    found = shown(world, number)
+    assert {each["place"] for each in found} == {"a.txt", "b.bin"}
+    for each in found:
+        assert each["may_be_allowed"] is False
+        said = world.output("secrets", "allow", str(number), str(each["key"]), "--reason", "please")
+        assert "never let pass" in said
+    loaded = world.inside.daemon.services.loaded  # type: ignore[union-attr]
+    task = world.task(number)
+    for each in found:  # by the daemon's door, past the command
+        asked = json.dumps({"find": each["key"], "reason": "please"})
+        _, answer, _ = leave(loaded, "allow-find", task.task_id, asked)
+        assert "never let pass" in str(answer)
+    for odd in ("", "[]", "null", '{"find": 1}', '{"find": "", "reason": "x"}'):
+        leave(loaded, "allow-find", task.task_id, odd)
+    assert world.task(number).state.value == "blocked"
+    assert world.pulls(number) == []
+
+
+def test_many_finds_that_are_published_already_hide_no_new_one(world: World) -> None:
+    """The first twenty finds of a text are kept; those of the default branch must not be the twenty."""
+    old = [f"ghp_{n:02}{FOREIGN[6:]}" for n in range(30)]
+    world.server.push_branch("octo/hello", "main", {"old.txt": "\n".join(old) + "\n"})
+    packed = "zlib.compress(key.encode() * 9)"
+    a_thief(
+        world,
+        f"old = open('old.txt').read(); open('new.txt', 'w').write(old + old.split()[0] + ' {OTHER}')",
+        f"open('packed.bin', 'wb').write(old.encode() + {packed})",
+    )
+    number = world.issue()
+    world.start()
+    blocked(world, number)
+    assert {each["place"] for each in shown(world, number)} == {"new.txt", "packed.bin"}
+    assert [each["line"] for each in shown(world, number) if each["place"] == "new.txt"] == [31]
