@@ -200,7 +200,7 @@ class Outbox:
         workspace = await services.in_thread(find_workspace, services, task)
         if workspace is not None:
             known = finds.get(services.store, task)
-            screened = await services.in_thread(services.screen, workspace, known.allowed)
+            screened = await services.in_thread(services.screen, workspace, known.allowed, task.issue_number)
             if screened.leaks:
                 self._secret_found(task, run, screened)
                 return

@@ -97,10 +97,20 @@ class Services:
         mirror = self.mirror(repository)
         self.workspaces.fetch(mirror, self.git_auth(repository), not_older_than=not_older_than)
 
-    def screen(self, workspace: Workspace, allowed: Collection[str] = ()) -> Screened:
-        """What a push of a task's branch would send that must not leave, and of which commit. Blocks."""
-        auth = self._auth_of(workspace)
-        return self.workspaces.screen(workspace, auth, self.redactor.scanner, allowed=allowed)
+    def screen(self, workspace: Workspace, allowed: Collection[str], issue: int) -> Screened:
+        """What a push of a task's branch would send that must not leave, and of which commit. Blocks.
+
+        Commits with words or names that may not leave are put into others with the same trees before.
+        """
+        auth, scanner = self._auth_of(workspace), self.redactor.scanner
+        screened = self.workspaces.screen(workspace, auth, scanner, allowed=allowed, issue=issue)
+        if screened.leaks or not screened.is_loud:  # a secret is told where it was found
+            return screened
+        self.workspaces.reword(workspace, auth, issue)
+        screened = self.workspaces.screen(workspace, auth, scanner, allowed=allowed, issue=issue)
+        if screened.is_loud:
+            raise WorkspaceError("Commits of the agent cannot be put into a form that may leave.")
+        return screened
 
     def content(self, workspace: Workspace, head: str) -> Content:
         """What a push of that commit would bring beyond the default branch. Blocks."""

@@ -171,7 +171,7 @@ def _run_row(report: RunReport) -> str:
 
 def pull_request_title(task: Task) -> str:
     """`gh-12: Title`, one line; also the subject of our commits, so it closes and mentions nothing either."""
-    title = _without_references(sanitise_plain(" ".join(task.snapshot_title.split())).text)
+    title = without_references(sanitise_plain(" ".join(task.snapshot_title.split())).text)
     return f"gh-{task.issue_number}: {title}"[:240]
 
 
@@ -251,11 +251,12 @@ _IMAGE = re.compile(r"!(?=\[)")
 
 def quiet(text: str) -> str:
     """`text` without the power to mention anybody, refer to issues, load images or hide markup."""
-    text = _IMAGE.sub("! ", _without_references(without_invisible(text.replace("\r\n", "\n"))[0]))
+    text = _IMAGE.sub("! ", without_references(without_invisible(text.replace("\r\n", "\n"))[0]))
     return _ENTITY.sub("&amp;", text).replace("<", "&lt;")  # GitHub looks for mentions behind entities too
 
 
-def _without_references(text: str) -> str:
+def without_references(text: str) -> str:
+    """`text` with mentions and references to issues and commits broken by a space of no width."""
     for power, harmless in _POWERS:
         text = power.sub(harmless, text)
     return text

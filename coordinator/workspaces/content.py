@@ -94,7 +94,7 @@ def _history(git: Git, mirror: Mirror, default: str, head: str) -> _History:
         raise WorkspaceError(f"The branch and {default[:12]} are too far apart to be compared.")
     edges = [line[1:] for line in lines if line.startswith("-")]
     between = [line for line in lines if not line.startswith("-")]
-    texts = _prove(git, mirror, {*edges, *between, default, head}, "commit")
+    texts = prove(git, mirror, {*edges, *between, default, head}, "commit")
     if default == head:
         base: str | None = head
     elif len(edges) == 1:
@@ -174,7 +174,7 @@ def _parsed(text: str) -> list[_Raw]:
 # Objects
 
 
-def _prove(git: Git, mirror: Mirror, names: Iterable[str], kind: str) -> dict[str, bytes]:
+def prove(git: Git, mirror: Mirror, names: Iterable[str], kind: str) -> dict[str, bytes]:
     """The bytes of objects of one kind, each of which has proved its name. Raises WorkspaceError else."""
     found = _objects(git, mirror, names)
     for name, (is_a, data, _) in found.items():

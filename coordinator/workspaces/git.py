@@ -142,7 +142,7 @@ class Git:
             raise WorkspaceError(f"git {_verb(arguments)} failed in {where.path}: {last_line(done.err)}")
         return done.out
 
-    def read_bytes(self, where: Mirror | Tree, arguments: list[str], stdin: str) -> bytes:
+    def read_bytes(self, where: Mirror | Tree, arguments: list[str], stdin: str | bytes) -> bytes:
         """What a local command prints, byte for byte. Raises WorkspaceError if it fails."""
         done = self._finish(where, arguments, stdin)
         if done[0]:
@@ -171,7 +171,7 @@ class Git:
         self,
         where: Mirror | Tree,
         arguments: list[str],
-        stdin: str,
+        stdin: str | bytes,
         *,
         auth: GitAuth | None = None,
         is_network: bool = False,
@@ -185,7 +185,8 @@ class Git:
         process = self._start(arguments, where.path, environment, is_network=is_network)
         try:
             limit = NETWORK_TIMEOUT_SECONDS if is_network else LOCAL_TIMEOUT_SECONDS
-            out, err = process.communicate(stdin.encode(errors="replace"), limit)
+            data = stdin if isinstance(stdin, bytes) else stdin.encode(errors="replace")
+            out, err = process.communicate(data, limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # git's helpers hold the pipes: end them too
             process.communicate()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from adw_modules.errors import WorkspaceError
 from adw_modules.security.leaks import KNOWN, Hit, Leak, Scanner, find_key, shape_of
+from adw_modules.tasks.messages import Voice, reworded
 from coordinator.shim import open_regular
 from coordinator.workspaces.git import Git
 from coordinator.workspaces.places import Mirror
@@ -45,6 +46,7 @@ class Screened:
 
     head: str
     leaks: tuple[Leak, ...]
+    is_loud: bool = False  # a commit of it mentions, closes, skips or credits: see adw_modules/tasks/messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,17 @@ class Screen:
     """One look at all that is new in the history of one commit. `allowed`: keys of finds that may pass."""
 
     def __init__(
-        self, git: Git, mirror: Mirror, remote: Remote, scanner: Scanner, *, allowed: Collection[str] = ()
+        self,
+        git: Git,
+        mirror: Mirror,
+        remote: Remote,
+        scanner: Scanner,
+        *,
+        allowed: Collection[str] = (),
+        voice: Voice | None = None,
     ) -> None:
+        self._voice = voice
+        self._is_loud = False
         self._allowed = allowed
         self._looked_up: dict[tuple[str, str], bool] = {}
         self._git = git
@@ -100,7 +111,7 @@ class Screen:
         for sha, kind, chunks in self._contents(names):
             batch = self._take(batch, _part(sha, kind, names[sha]), kind, chunks, sha)
         self._judge_batch(batch)
-        return Screened(head=head, leaks=tuple(self._leaks.values()))
+        return Screened(head=head, leaks=tuple(self._leaks.values()), is_loud=self._is_loud)
 
     def _new_objects(self, head: str) -> dict[str, str]:
         """sha -> path of everything that would be sent; the path of a commit is empty."""
@@ -119,6 +130,10 @@ class Screen:
         second = next(chunks, b"")
         if kind == "tree":
             batch.add(part, b"\n".join(_names(b"".join([first, second, *chunks]), len(sha) // 2)))
+        elif kind == "commit" and self._voice is not None:
+            whole = b"".join([first, second, *chunks])
+            self._is_loud = self._is_loud or reworded(whole, self._voice, {}) != whole
+            batch.add(part, whole)
         elif second or len(first) > _SMALL:
             self._judge(part, _chain(first, second, chunks))
         else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from adw_modules.errors import WorkspaceError
 from adw_modules.security.guarded import SUBMODULE
 from adw_modules.security.leaks import Scanner
+from adw_modules.tasks.messages import Voice
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.files import read_note
@@ -20,6 +21,7 @@ from coordinator.workspaces.outgoing import Remote, Screen, Screened
 from coordinator.workspaces.places import BLOCKED_FILE, Tree
 from coordinator.workspaces.records import read_record, write_record
 from coordinator.workspaces.refs import commit_at
+from coordinator.workspaces.rewording import rewrite
 
 # fmt: off
 _PUSH = ["push", "--quiet", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]
@@ -63,11 +65,25 @@ class Work:
         return state
 
     def screen(
-        self, branch: str, remote: Remote, scanner: Scanner, *, allowed: Collection[str] = ()
+        self,
+        branch: str,
+        remote: Remote,
+        scanner: Scanner,
+        *,
+        allowed: Collection[str] = (),
+        voice: Voice | None = None,
     ) -> Screened:
         """What a push of `branch` would send that must not leave."""
-        screen = Screen(self._git, self.tree.mirror, remote, scanner, allowed=allowed)
+        screen = Screen(self._git, self.tree.mirror, remote, scanner, allowed=allowed, voice=voice)
         return screen.look_at(self.head_of(branch))
+
+    def reword(self, branch: str, remote: Remote, voice: Voice) -> str:
+        """Put others in the place of commits of `branch` that may not leave as they are; its new head."""
+        old = self.head_of(branch)
+        new = rewrite(self._git, self.tree.mirror, old, remote, voice)
+        if new != old:
+            self._git.read(self.tree.mirror, "update-ref", f"refs/heads/{branch}", new, old)
+        return new
 
     def head_of(self, branch: str) -> str:
         """The commit that `branch` stands on. Raises WorkspaceError if there is none."""

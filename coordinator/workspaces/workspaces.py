@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adw_modules.errors import WorkspaceError
 from adw_modules.security.leaks import Scanner
+from adw_modules.tasks.messages import Voice
 from adw_modules.tasks.model import GitState
 from coordinator.faultpoints import Point, reached
 from coordinator.workspaces.content import Content, read_content
@@ -43,6 +44,7 @@ class Workspaces:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         repos, trees = repos_dir.resolve(), trees_dir.resolve()
+        self._git_user = git_user
         self._git = Git(git_user, os.environ if environ is None else environ)
         quarantine = Quarantine(quarantine_dir.resolve(), self._git, roots=(trees, repos))
         self._mirrors = Mirrors(repos, self._git, quarantine)
@@ -148,14 +150,33 @@ class Workspaces:
         scanner: Scanner,
         *,
         allowed: Collection[str] = (),
+        issue: int | None = None,
     ) -> Screened:
         """What a push of the task's branch would send that must not leave; and the commit that this is about.
 
         All that the remote does not have is looked at, whatever the mirror says of it. `allowed` are keys of
-        finds that a person has let pass; values that the scanner knows never pass. Raises WorkspaceError.
+        finds that a person has let pass; values that the scanner knows never pass. With `issue` it also says
+        whether `reword` is needed. Raises WorkspaceError.
         """
         remote = self._mirrors.remote(workspace.mirror, auth)
-        return self._work(workspace).screen(workspace.branch, remote, scanner, allowed=allowed)
+        return self._work(workspace).screen(
+            workspace.branch, remote, scanner, allowed=allowed, voice=self._voice(issue)
+        )
+
+    @plain_os_errors("Rewording commits")
+    def reword(self, workspace: Workspace, auth: GitAuth | None, issue: int) -> str:
+        """Have no commit that the remote lacks mention anybody, close another issue or be in another name.
+
+        Trees, order and words stay. Returns the branch's commit. Raises WorkspaceError.
+        """
+        voice = self._voice(issue)
+        assert voice is not None  # noqa: S101  there is an issue
+        remote = self._mirrors.remote(workspace.mirror, auth)
+        return self._work(workspace).reword(workspace.branch, remote, voice)
+
+    def _voice(self, issue: int | None) -> Voice | None:
+        name, email = self._git_user
+        return None if issue is None else Voice(name=name, email=email, issue=issue)
 
     @plain_os_errors("Pushing")
     def push(self, workspace: Workspace, auth: GitAuth | None, *, head: str | None = None) -> str:

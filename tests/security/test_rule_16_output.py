@@ -14,6 +14,7 @@ from world import REPO, World, program
 
 from adw_modules.money.quotes import PriceSource
 from adw_modules.tasks import report
+from adw_modules.tasks.messages import Voice, harmless, reworded
 from adw_modules.tasks.model import Cost, ModelUsage, Outcome, TaskState, UsageSource
 from adw_modules.tasks.report import RunReport
 from coordinator.settling import commit_message
@@ -172,3 +173,141 @@ def test_a_hostile_title_and_question_come_out_of_the_daemon_as_words(world: Wor
         capture_output=True, text=True, check=True, timeout=10,
     ).stdout  # fmt: skip
     assert message.strip() == f"{pull.title}\n\nFixes #{works}"
+
+
+# The commits of the agent itself
+
+VOICE = Voice(name="coordinator", email="coordinator@example.org", issue=12)
+SKIPS = ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]", "[Skip  CI]", "***NO_CI***",
+         "[skip-ci]", "[netlify skip]"]  # fmt: skip
+TRAILERS = [
+    "Co-authored-by: Ada <ada@example.org>", "co-authored-by: x", "Signed-off-by: Linus <l@example.org>",
+    "Reviewed-by : x", "Release-As: 9.0.0", "skip-checks: true", "  Acked-by: x", "Change-Id: I1",
+]  # fmt: skip
+POWER = re.compile(r"^[ \t]*[A-Za-z0-9]+(-[A-Za-z0-9]+)+[ \t]*:", re.MULTILINE)
+SKIP = re.compile(r"\[[^\]]*(skip|no)[ _-]*ci|\[[^\]]*skip[^\]]*\]|\*NO_CI\*", re.IGNORECASE)
+
+
+def assert_no_powers(message: str) -> None:
+    assert not MENTION.search(message), message
+    assert not REFERENCE.search(re.sub(r"(?<![\w/.#-])(#|gh-)12(?!\d)", "", message, flags=re.IGNORECASE)), (
+        message
+    )
+    assert not SKIP.search(message), message
+    assert not POWER.search(message.lstrip().partition("\n")[2]), message  # a subject is no trailer
+
+
+@pytest.mark.parametrize("text", [*MENTIONS[:8], *MENTIONS[9:], *REFERENCES, *SKIPS, *TRAILERS])
+def test_an_agents_message_mentions_closes_skips_and_credits_nothing(text: str) -> None:
+    for message in (text, f"Work\n\n{text}\n", f"Work\n\nx\n\nFixes #12\n{text}\n"):
+        assert_no_powers(harmless(html.unescape(message), 12))
+        assert harmless(harmless(message, 12), 12) == harmless(message, 12)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.sampled_from([*CORPUS, *SKIPS, *TRAILERS, "\n", "\u200b"]) | st.text(max_size=5)).map("".join)
+)
+def test_a_message_that_was_made_harmless_stays_as_it_is(text: str) -> None:
+    once = harmless(text, 12)
+    assert harmless(once, 12) == once
+    commit = f"tree {'0' * 40}\nauthor a <b> 1 +0000\ncommitter a <b> 1 +0000\n\n{text}"
+    first = reworded(commit.encode(errors="surrogateescape"), VOICE, {})
+    assert reworded(first, VOICE, {}) == first
+
+
+@pytest.mark.parametrize(
+    "text", ["gh-12: Say hello\n\nFixes #12", "Add a guide\n\nAs #12 asks.\n", "x: y\n\nNote: z"]
+)
+def test_an_ordinary_message_and_our_own_stay_as_they_are(text: str) -> None:
+    assert harmless(text, 12) == text
+    assert harmless("Fixes o/r#12, x#12 and #123", 12) == "Fixes o/r#\u200b12, x#\u200b12 and #\u200b123"
+
+
+@pytest.mark.parametrize(
+    ("author", "stays"),
+    [
+        ("coordinator <coordinator@example.org> 1 +0200", True),
+        ("coordinator (aider) <coordinator@example.org> 1 +0200", True),
+        ("Linus <coordinator@example.org> 1 +0200", False),
+        ("coordinator <linus@example.org> 1 +0200", False),
+        ("coordinator <> 1 +0200", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_commit_is_in_our_name_whatever_its_author_says(author: str, stays: bool) -> None:
+    text = f"tree {'0' * 40}\nauthor {author}\ncommitter {author}\ngpgsig x\n y\n\nwork\n".encode()
+    assert (reworded(text, VOICE, {}) == text) is stays
+    if not stays:
+        time = b"1 +0200" if b"1 +0200" in text else b"0 +0000"
+        who = b"coordinator <coordinator@example.org> " + time
+        ours = b"tree " + b"0" * 40 + b"\nauthor " + who + b"\ncommitter " + who + b"\n\nwork\n"
+        assert reworded(text, VOICE, {}) == ours
+
+
+def test_a_message_in_another_encoding_is_told_in_none() -> None:
+    text = f"tree {'0' * 40}\nauthor a <b> 1 +0000\ncommitter a <b> 1 +0000\nencoding UTF-7\n\n+AEA-octocat"
+    assert b"encoding" not in reworded(text.encode(), VOICE, {})
+
+
+FORGES = """
+import os, subprocess
+def git(*words, **env):
+    subprocess.run(["git", *words], check=True, env=dict(os.environ, **env), stdout=subprocess.DEVNULL)
+def commit(name, message, **env):
+    open(name, "w").write(message)
+    git("add", "-A")
+    git("commit", "-q", "--cleanup=verbatim", "-m", message, **env)
+if not os.path.exists("a.txt"):
+    commit("a.txt", "Add a\\n\\nFixes #1, @octocat [skip ci]\\n\\nCo-authored-by: Ada <ada@example.org>")
+    git("checkout", "-q", "-b", "side")
+    commit("b.txt", "Plain words", GIT_AUTHOR_NAME="Ada", GIT_AUTHOR_EMAIL="ada@example.org")
+    git("checkout", "-q", "-")
+    commit("c.txt", "Plain words too")
+    git("merge", "-q", "--no-ff", "-m", "Merge pull request #7 from octo/side", "side")
+    open("rest.txt", "w").write("for our own commit")
+else:
+    commit("more.txt", "More for @octocat")
+"""
+
+
+def _git(world: World, *arguments: str) -> str:
+    place = world.folder / "github" / f"{REPO}.git"
+    done = subprocess.run(
+        ["git", "-C", str(place), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout
+
+
+def test_commits_of_an_agent_arrive_with_their_files_and_without_their_powers(world: World) -> None:
+    world.write_config(**{"providers.claude-cli": program(FORGES)})
+    number = world.issue()
+    world.start()
+    world.until_state(number, "succeeded")
+    world.until(lambda: world.pulls(number), "it is published")
+    branch = f"auto/gh-{number}"
+    listed = _git(world, "log", "--topo-order", "--format=%an %ae|%cn %ce|%B%x00", f"main..{branch}").split(
+        "\0"
+    )
+    commits = [each.strip().split("|", 2) for each in listed if each.strip()]
+    assert len(commits) == 5
+    (ours,) = {each for author, committer, _ in commits for each in (author, committer)}
+    assert "ada" not in ours
+    for *_, message in commits:
+        assert_no_powers(message.replace(f"#{number}", "").replace(f"gh-{number}", ""))
+    said = "\n".join(message for *_, message in commits)
+    assert "The agent wrote: Co-authored-by: Ada" in said
+    assert "Plain words too" in said
+    files = _git(world, "ls-tree", "-r", "--name-only", branch).split()
+    assert {"a.txt", "b.txt", "c.txt", "rest.txt"} <= set(files)
+    assert "@octocat" in _git(world, "show", f"{branch}:a.txt")  # files are nobody's words but the agent's
+    assert len(_git(world, "rev-list", "--merges", f"main..{branch}").split()) == 1
+    world.until(lambda: not (world.state_dir / "trees" / f"gh-{number}").exists(), "the worktree was clean")
+
+    before = _git(world, "rev-list", branch).split()
+    world.relabel(number)  # goes on from there: what is published is not written anew
+    world.until(lambda: len(world.runs(number)) == 2, "it runs again")
+    world.until_state(number, "succeeded")
+    world.until(lambda: len(_git(world, "rev-list", branch).split()) == len(before) + 1, "it is pushed")
+    assert _git(world, "rev-list", branch).split()[1:] == before
+    assert_no_powers(_git(world, "log", "-1", "--format=%B", branch))
