@@ -12,8 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from adw_modules.security.guarded import Finding, sentence
+from adw_modules.tasks import report
 from adw_modules.tasks.model import Task
 from coordinator.store import Store
+from coordinator.workspaces import Content
+
+MOST_REASONS = 200  # guarded paths that are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +33,27 @@ class Hold:
     seen_event: int | None = None
     approved_by: str = ""
     approved_event: int | None = None
+    base: str = ""  # where the commit left the default branch
+    reasons: tuple[str, ...] = ()  # each guarded path, and why it is one
+    files: int = 0  # that the change touches
+    size: int = 0  # bytes of them
 
 
-def put(store: Store, task: Task, head: str, findings: Sequence[Finding]) -> Hold:
+def put(store: Store, task: Task, content: Content, findings: Sequence[Finding]) -> Hold:
     """Remember what was found; a record of the same commit and run stays as it is."""
-    known = get(store, task)
+    known, head = get(store, task), content.head
     if known is not None and (known.head, known.token) == (head, task.token):
         return known
-    hold = Hold(token=task.token, head=head, found=sentence(findings))
+    sizes = {change.path: change.size for change in content.changes}
+    hold = Hold(
+        token=task.token,
+        head=head,
+        found=sentence(findings),
+        base=content.base or "",
+        reasons=tuple(sentence([each]) for each in findings[:MOST_REASONS]),
+        files=len(sizes),
+        size=sum(sizes.values()),
+    )
     _save(store, task, hold)
     return hold
 
@@ -44,7 +61,10 @@ def put(store: Store, task: Task, head: str, findings: Sequence[Finding]) -> Hol
 def get(store: Store, task: Task) -> Hold | None:
     """The newest hold of the task, also one that a later run has left behind."""
     text = store.get_state(_key(task))
-    return Hold(**json.loads(text)) if text else None
+    if not text:
+        return None
+    raw = json.loads(text)
+    return Hold(**{**raw, "reasons": tuple(raw.get("reasons", ()))})
 
 
 def shown(store: Store, task: Task, hold: Hold, newest_event: int) -> None:
@@ -63,11 +83,19 @@ def forget(store: Store, task: Task) -> None:
     store.set_state(_key(task), None)
 
 
-def cause(hold: Hold, label: str) -> str:
-    """What the task is blocked with: one sentence on what, and one on what a person can do."""
+def size_of(hold: Hold) -> str:
+    """How much there is to look at."""
+    files = "1 file" if hold.files == 1 else f"{hold.files} files"
+    return f"{files}, {hold.size / 1000:.1f} kB"
+
+
+def cause(hold: Hold, task: Task, label: str) -> str:
+    """What the task is blocked with: what, how much, where it can be read, and what a person can do."""
+    where = f"there `coordinator content {report.argument(task)}` shows it as a patch"
     return (
-        f"nothing was pushed, because the change needs a person: {hold.found}. Commit {hold.head[:12]}: "
-        f"somebody with write access can put the label {label} on to have just this commit published "
+        f"nothing was pushed, because the change needs a person: {hold.found}. Commit {hold.head[:12]} "
+        f"({size_of(hold)} in all) is on the daemon's machine only: {where}. "
+        f"Somebody with write access can put the label {label} on to have just this commit published "
         "(take it off first if it is on already); a retry lets an agent try again."
     )
 

@@ -252,7 +252,7 @@ class Outbox:
         log.error("secret found", **about(task, run), found=leaks)
         told = "; ".join(leaks[:MOST_LEAKS_TOLD])
         more = f"; and {len(leaks) - MOST_LEAKS_TOLD} more" if len(leaks) > MOST_LEAKS_TOLD else ""
-        look = f"`coordinator secrets show {task.name}` says more"
+        look = f"`coordinator secrets show {report.argument(task)}` says more"
         self._publish_failed(task.task_id, f"it holds {told}{more}; {look}")
 
     async def _reviewed(self, task: Task, workspace: Workspace, head: str) -> str | None:
@@ -268,13 +268,13 @@ class Outbox:
             return content.head
         if known is not None and known.approved_event is not None and known.head == content.head:
             return content.head
-        hold = holds.put(store, task, content.head, findings)
+        hold = holds.put(store, task, content, findings)
         log.warning("not pushed: a person has to approve it", head=hold.head, found=hold.found)
         store.transition(
             task.task_id,
             expected=task.state,
             state=advance(task.state, Event.REVIEW_NEEDED),
-            cause=services.redactor.text(holds.cause(hold, services.settings.content.approval_label)),
+            cause=services.redactor.text(holds.cause(hold, task, services.settings.content.approval_label)),
             wake_at=None,
             now=services.now(),
             outbox=("report",),

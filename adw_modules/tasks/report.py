@@ -79,6 +79,11 @@ def tells_later(told: datetime | None, wake_at: datetime | None, now: datetime) 
     return at
 
 
+def argument(task: Task) -> str:
+    """How a command line names the task, so that it is never ambiguous."""
+    return str(task.issue_number) if "/" not in task.name else f"{task.repo}#{task.issue_number}"
+
+
 def marker(task: Task) -> str:
     """Hidden in the sticky comment, so that it is found again and never written twice."""
     return f"<!-- coordinator:{task.repo_id}:{task.issue_number} -->"

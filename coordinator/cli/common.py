@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adw_modules.tasks.model import Task
     from coordinator.settings import LoadedSettings, SettingsSource
     from coordinator.store import Store
+    from coordinator.workspaces import Mirror, Workspaces
 
 DEFAULT_CONFIG = Path("adws/config.toml")
 
@@ -94,6 +95,33 @@ def reading(loaded: LoadedSettings) -> Iterator[Store]:
         store.close()
 
 
+def open_workspaces(loaded: LoadedSettings) -> Workspaces:
+    """The worktrees and mirrors of a configuration, for looking at them beside a daemon."""
+    from coordinator.store import StatePaths
+    from coordinator.workspaces import Workspaces
+
+    paths, github = StatePaths(loaded.state_dir), loaded.settings.github
+    return Workspaces(
+        repos_dir=paths.repos,
+        trees_dir=loaded.worktree_dir,
+        quarantine_dir=paths.quarantine,
+        git_user=(github.git_user_name, github.git_user_email),
+    )
+
+
+def mirror_of(loaded: LoadedSettings, task: Task) -> Mirror | None:
+    """The task's mirror as it stands there; None without one, and of a repository that is not configured."""
+    from coordinator.store import StatePaths
+    from coordinator.workspaces import Mirror
+
+    wanted, known = task.repo.casefold(), loaded.settings.all_repositories()
+    repository = next((each for each in known if each.full_name.casefold() == wanted), None)
+    path = StatePaths(loaded.state_dir).repos.resolve() / f"{task.repo}.git"
+    if repository is None or not path.is_dir():
+        return None
+    return Mirror(path=path, repo=task.repo, remote_url=repository.remote_url)
+
+
 def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
     """What the running daemon last wrote about itself; None when none runs."""
     from coordinator import statusfile
@@ -106,7 +134,8 @@ def daemon_status(loaded: LoadedSettings) -> dict[str, Any] | None:
 
 def find_task(store: Store, issue: str) -> Task:
     """The task an operator means by `12`, `gh-12` or `owner/name#12`."""
-    match = _ISSUE.match(issue.strip())
+    # Copied from a comment of ours it may have a space of no width behind the number sign.
+    match = _ISSUE.match(issue.strip().replace("\N{ZERO WIDTH SPACE}", ""))
     if match is None:
         raise CoordinatorError(f"{issue!r} is not an issue: write 12, gh-12 or owner/name#12.")
     found = store.find_task(match["repo"], int(match["number"]))

@@ -53,18 +53,19 @@ def housekeeping(
 
 
 def _look(loaded: LoadedSettings, paths: StatePaths, store: Store, *, is_dry: bool) -> list[Removal]:
+    from coordinator.cli.common import open_workspaces
     from coordinator.clock import utc_now
     from coordinator.housekeeping import Removal, Sweep, facts, forget_events
 
     found = list[Removal]()
     known = facts(store, loaded, utc_now())
-    workspaces = _workspaces(loaded, paths)
+    workspaces = open_workspaces(loaded)
     sweep = Sweep(
         loaded=loaded,
         paths=paths,
         facts=known,
         workspaces=workspaces,
-        find=lambda task: _workspace(workspaces, loaded, paths, task),
+        find=lambda task: _workspace(workspaces, loaded, task),
         tell=found.append,
         is_dry=is_dry,
     )
@@ -73,28 +74,12 @@ def _look(loaded: LoadedSettings, paths: StatePaths, store: Store, *, is_dry: bo
     return found
 
 
-def _workspaces(loaded: LoadedSettings, paths: StatePaths) -> Workspaces:
-    from coordinator.workspaces import Workspaces
-
-    github = loaded.settings.github
-    return Workspaces(
-        repos_dir=paths.repos,
-        trees_dir=loaded.worktree_dir,
-        quarantine_dir=paths.quarantine,
-        git_user=(github.git_user_name, github.git_user_email),
-    )
-
-
-def _workspace(
-    workspaces: Workspaces, loaded: LoadedSettings, paths: StatePaths, task: Task
-) -> Workspace | None:
+def _workspace(workspaces: Workspaces, loaded: LoadedSettings, task: Task) -> Workspace | None:
     """The task's worktree as it stands there. Makes and mends no mirror."""
-    from coordinator.workspaces import Mirror
+    from coordinator.cli.common import mirror_of
 
-    if task.repo.lower() not in {each.full_name.lower() for each in loaded.settings.all_repositories()}:
-        return None
-    path = paths.repos.resolve() / f"{task.repo}.git"
-    return workspaces.find(Mirror(path=path, repo=task.repo, remote_url=""), task.name, task.branch)
+    mirror = mirror_of(loaded, task)
+    return workspaces.find(mirror, task.name, task.branch) if mirror else None
 
 
 def _show(found: list[Removal], as_json: bool, *, is_dry: bool = False, said: str | None = None) -> None:

@@ -144,25 +144,22 @@ def _because(task: Task) -> str:
 
 def _again(task: Task) -> str:
     from adw_modules.tasks.intake import is_refused
+    from adw_modules.tasks.report import argument
 
     if is_refused(task):
         return "it never ran, and only the label from a person with write access starts it"
-    retry = f"`coordinator retry {_as_argument(task)}`"
+    retry = f"`coordinator retry {argument(task)}`"
     return f"it runs again after {retry} or when the label is removed and applied again"
 
 
-def _as_argument(task: Task) -> str:
-    """How to name it on the command line so that it is never ambiguous."""
-    return str(task.issue_number) if "/" not in task.name else f"{task.repo}#{task.issue_number}"
-
-
 def _next_look(task: Task, around: Circumstances) -> str:
+    from adw_modules.tasks.report import argument
     from coordinator.cli.common import when
 
     if task.held is not None:
         return "it is not looked at again before the label is put on anew"
     if task.wake_at is None:
-        return f"it is not looked at again before `coordinator retry {_as_argument(task)}` or a new label"
+        return f"it is not looked at again before `coordinator retry {argument(task)}` or a new label"
     if around.daemon is None:
         at = when(task.wake_at, around.now)
         return f"it is looked at again {at}, but no daemon runs now: start `coordinator run`"

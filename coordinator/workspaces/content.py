@@ -27,6 +27,7 @@ class Content:
     """What is new on a branch: its head, all changes of its commits and of their sum, and its links."""
 
     head: str
+    base: str | None  # where it left the default branch
     changes: tuple[Change, ...]
     tree: Tree
 
@@ -67,7 +68,7 @@ def read_content(git: Git, mirror: Mirror, head: str, default: str) -> Content:
         )
         for raw in files
     )
-    return Content(head=head, changes=changes, tree=Tree(links=links))
+    return Content(head=head, base=history.base, changes=changes, tree=Tree(links=links))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,6 +178,12 @@ class Workspaces:
         name, email = self._git_user
         return None if issue is None else Voice(name=name, email=email, issue=issue)
 
+    @plain_os_errors("Reading the difference")
+    def difference(self, mirror: Mirror, base: str, head: str) -> str:
+        """What changes between two commits, as a patch for people. Runs no program of the repository's."""
+        options = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--stat", "--patch"]
+        return self._git.read(mirror, "diff", *options, base, head, "--")
+
     @plain_os_errors("Pushing")
     def push(self, workspace: Workspace, auth: GitAuth | None, *, head: str | None = None) -> str:
         """Push the task's branch, or the commit `head` as it; returns the pushed commit. Safe to repeat.

@@ -159,3 +159,29 @@ def test_the_operator_can_let_a_path_through(a_world) -> None:
     world.start()
     world.until_state(number, "succeeded")
     assert pushed(world, number) is not None
+
+
+def test_whoever_approves_is_told_what_why_how_much_and_can_read_it_all(a_world) -> None:
+    code = (
+        "import os\nos.makedirs('.github/workflows')\n"
+        "text = 'on: push\\n' + '\\x1b[2J' + 'x' * 1000 + '\\n' * 3000\n"
+        "open('.github/workflows/ci.yml', 'w').write(text)\n"
+        "open('honest.txt', 'w').write('honest words')\nprint('done')\n"
+    )
+    world, number = held(a_world, code)
+    for said in (world.comment(number), world.cli("why", str(number))):
+        assert ".github/workflows/ci.yml (runs in CI)" in said
+        assert "2 files, 4.0 kB in all" in said
+        assert f"`coordinator content {number}` shows it as a patch" in said
+    world.stop()  # it needs no daemon
+    shown = world.cli("content", f"octo/hello#\u200b{number}")  # as it may be copied from a comment
+    assert "! .github/workflows/ci.yml (runs in CI)" in shown
+    assert "+on: push" in shown
+    assert "\x1b" not in shown
+    assert "more lines: --lines 0 shows all" in shown
+    assert "+honest words" in world.cli("content", str(number), "--lines", "0")
+    data = world.cli("content", str(number), "--lines", "1", "--json")
+    assert (data["files"], data["approved_by"], len(data["patch"].split("\n"))) == (2, None, 1)
+    assert pushed(world, number) is None
+    other = world.issue()
+    assert "There is no task" in world.output("content", str(other))
