@@ -12,7 +12,7 @@ from adw_modules.security.leaks import without_tokens
 from adw_modules.tasks.intake import is_refused
 from adw_modules.tasks.lifecycle import Event, advance, allows
 from adw_modules.tasks.model import Task
-from coordinator import finds
+from coordinator import finds, identity
 from coordinator.breakers import Breakers, Probed
 from coordinator.logs import REDACTED, get_logger
 from coordinator.services import Services
@@ -76,6 +76,9 @@ class Operators:
                 return self._steer_provider(request.verb, request.argument or "")
             case "probed-provider":
                 return self._take_probe(request.argument or "")
+            case "accept":
+                identity.accept(self.services.store, request.argument or "")
+                return f"{request.argument} is taken as it is at the next poll"
             case "housekeeping":
                 return self.tidy()
             case "reload":

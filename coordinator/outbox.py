@@ -137,6 +137,7 @@ class Outbox:
             if task is None:
                 raise CoordinatorError(f"task {item.task_id} is not in the store")
             bind_contextvars(task=task.name)
+            await self._refuse_another_place(task)
             if item.kind == "pull_request":
                 await self._pull_request(task, is_first_try=item.tries == 0)
             else:
@@ -150,6 +151,12 @@ class Outbox:
         except Exception as error:  # a bug in one item must not stop the others
             log.exception("outbox item failed", item=item.kind, task_id=item.task_id)
             self._failed(item, CoordinatorError(f"internal error: {error}"))
+
+    async def _refuse_another_place(self, task: Task) -> None:
+        """Raises GitHubRefused where the task's repository has left its name to another one."""
+        if await self.services.github.repository_id(task.repo) != task.repo_id:
+            text = f"{task.repo} is another repository than the one that the task is of"
+            raise GitHubRefused(text, status=410)
 
     def _failed(self, item: OutboxItem, error: CoordinatorError) -> None:
         """Try again later, or give up on what GitHub keeps refusing."""

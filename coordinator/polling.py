@@ -26,7 +26,7 @@ from adw_modules.tasks import intake
 from adw_modules.tasks.intake import Sighting
 from adw_modules.tasks.lifecycle import Event, advance
 from adw_modules.tasks.model import IssueSnapshot, Refused, Task, TaskRequest, TaskState, Trigger
-from coordinator import holds
+from coordinator import holds, identity
 from coordinator.faultpoints import Point, reached
 from coordinator.github import IssueGone, LabelEvent, Listing, SeenText, Unchanged
 from coordinator.judging import Judge, Verdict, of_unknown_editors
@@ -144,6 +144,9 @@ class RepositoryPoller:
             listing = await github.poll(name, label)
         if isinstance(listing, Unchanged):
             return has_opened
+        other = identity.other(self.services.store, name, await github.repository_id(name))
+        if other is not None:
+            raise GitHubRefused(other, status=409)
         self.repo_id = listing.repo_id
         reached(Point.LISTED)
         known = self.services.store.tasks_for_issues(

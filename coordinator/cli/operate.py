@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(cancel)
     app.command()(pause)
     app.command()(resume)
+    app.command()(accept)
     app.command()(drain)
     app.command()(stop)
 
@@ -60,6 +61,20 @@ def pause(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 def resume(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Start runs again."""
     request(config, "resume", None, None, as_json)
+
+
+def accept(
+    repository: Annotated[str, typer.Argument(help="owner/name", show_default=False)],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Work in the repository that has this name now, though it is another one than before."""
+    from coordinator.cli.common import settings_in_force
+
+    known = settings_in_force(config).loaded.settings.all_repositories()
+    if repository.casefold() not in {each.full_name.casefold() for each in known}:
+        raise typer.BadParameter(f"{repository!r} is not configured.")
+    request(config, "accept", None, repository, as_json)
 
 
 def drain(

@@ -149,6 +149,16 @@ class GitHub:
         """
         return await self._run(lambda: self._of(repo).repositories.is_public(repo, now=now))
 
+    async def repository_id(self, repo: str) -> int:
+        """The id of what the name means at this moment; costs no quota while nothing changed."""
+
+        def ask() -> int:
+            repositories = self._of(repo).repositories
+            repositories.is_public(repo, now=True)
+            return repositories.info(repo).repo_id
+
+        return await self._run(ask)
+
     async def permission(self, repo: str, login: str) -> Permission:
         """What `login` may do in `repo` now. Whoever GitHub does not know there (404) may do nothing."""
         nothing = Permission(permission="none", role_name="none")
