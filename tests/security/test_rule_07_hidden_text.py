@@ -6,16 +6,20 @@ our own reading of Markdown, which is somebody else's parser and a browser's rea
 
 from __future__ import annotations
 
+import ast
 import html
 import random
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 from world import LABEL, MAINTAINER, REPO, WRITE, World
 
-from adw_modules.security.sanitise import sanitise
+from adw_modules.security.admission import KeptComment
+from adw_modules.security.sanitise import LONGEST_RAW, sanitise
+from coordinator.prompts import PromptValues, render
 
 HIDDEN = "hidden-from-everybody"
 BODY = f"""Say hello first.<!-- {HIDDEN} -->
@@ -134,3 +138,40 @@ def test_no_word_passes_that_another_parser_and_a_browser_would_not_show(seed: i
         text = a_text(draw)
         passed = set(WORD.findall(sanitise.__wrapped__(text).text))
         assert passed <= shown_by_a_browser(text), repr(text)
+
+
+# However long a text is
+
+
+def _calls_of_the_sanitiser() -> list[tuple[str, str]]:
+    """(file, argument) of each call of `sanitise` in the product."""
+    root = Path(__file__).parents[2]
+    files = [*(root / "adw_modules").rglob("*.py"), *(root / "coordinator").rglob("*.py")]
+    return [
+        (path.name, ast.unparse(node.args[0]))
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "sanitise"
+    ]
+
+
+def test_every_path_to_the_sanitiser_is_capped() -> None:
+    """It takes a millisecond for each kilobyte of hostile text: nobody may send it ten megabytes."""
+    calls = _calls_of_the_sanitiser()
+    assert {file for file, _ in calls} == {"sanitise.py", "prompts.py"}
+    assert [call for call in calls if not call[1].endswith("[:LONGEST_RAW]")] == []
+
+
+def test_what_is_behind_the_cap_is_not_read_in_the_text_and_in_comments() -> None:
+    """Read as a whole, the comment of HTML would end and what is behind it be seen."""
+    long = f"<!--{'x' * LONGEST_RAW}--> BEHIND"
+    said = KeptComment(author="ada", author_id=7, at=datetime(2026, 11, 21, tzinfo=UTC), body=long)
+    values = PromptValues(
+        issue_number=12, title="Title", body=long, repo=REPO, branch="auto/gh-12", default_branch="main",
+        labels=(), attempt=1, previous_failure=None, comments=(said,),
+    )  # fmt: skip
+    prompt = render(None, values=values)
+    assert "BEHIND" not in prompt
+    behind = len(long) - LONGEST_RAW
+    assert f"(The text was cut: its last {behind} bytes are not shown.)" in prompt
+    assert f"(The comment was cut: its last {behind} bytes are not shown.)" in prompt
