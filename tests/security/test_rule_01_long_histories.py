@@ -181,11 +181,15 @@ def _links(shop: Shop, **pages: object) -> str:
     return ", ".join(f'<{where}{page}>; rel="{rel}"' for rel, page in pages.items())
 
 
-def test_pages_that_are_not_sorted_by_time_are_all_read() -> None:
+@pytest.mark.parametrize("newest", [1, 2])
+def test_pages_that_are_not_sorted_by_time_are_all_read(newest: int) -> None:
+    """The last page has a label event; an earlier page has a newer one."""
     with _a_shop() as shop:
-        _serve(shop, 3, [_event(3, at=5)], "")
-        _serve(shop, 2, [_event(2, kind="unlabeled", at=90)], _links(shop, next=3))
-        _serve(shop, None, [_event(1, kind="labeled", at=1)], _links(shop, next=2, last=3))
+        kinds = {newest: _event(newest, kind="unlabeled", at=90), 3 - newest: _event(9, at=1)}
+        last = _event(3, kind="labeled" if newest == 1 else "renamed", at=5)
+        _serve(shop, 3, [last], "")
+        _serve(shop, 2, [kinds[2]], _links(shop, next=3))
+        _serve(shop, None, [kinds[1]], _links(shop, next=2, last=3))
         assert shop.ask() == LabelTakenOff()
 
 
