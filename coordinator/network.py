@@ -89,10 +89,49 @@ def refusals_of(run_dir: Path) -> tuple[Refusal, ...]:
         return ()
 
 
-def log_refusals(refusals: tuple[Refusal, ...]) -> None:
-    """A line for each of the most frequent."""
-    for each in refusals[:MOST_REFUSALS_SHOWN]:
-        host, _, port = each.target.rpartition(":")
-        log.warning("network refused", host=host, port=port, reason=each.reason, count=each.count)
-    if len(refusals) > MOST_REFUSALS_SHOWN:
-        log.warning("network refused", more=len(refusals) - MOST_REFUSALS_SHOWN)
+class RefusalLog:
+    """Says in the daemon's log what one live run is refused: each place once and soon, the total at its end.
+
+    At most MOST_REFUSALS_SHOWN places: the agent chooses how many it asks for. A look costs no more than one
+    question for the size of a file, where there is nothing new.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._size = 0
+        self._said: set[tuple[str, str]] = set()
+        self._is_closed = False
+
+    def look(self) -> None:
+        """Say what is new."""
+        size = _size_of(self._run_dir / REFUSALS_FILE)
+        if size == self._size or len(self._said) >= MOST_REFUSALS_SHOWN:
+            return
+        self._size = size
+        self._say(refusals_of(self._run_dir))
+
+    def close(self) -> None:
+        """The run has ended: what nobody has looked at yet, and how much it was in all. Once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        found = refusals_of(self._run_dir)
+        self._say(found)
+        if found:
+            log.warning("network refused in all", places=len(found), count=sum(each.count for each in found))
+
+    def _say(self, found: tuple[Refusal, ...]) -> None:
+        for each in found:
+            kind = (each.reason, each.target)
+            if kind in self._said or len(self._said) >= MOST_REFUSALS_SHOWN:
+                continue
+            self._said.add(kind)
+            host, _, port = each.target.rpartition(":")
+            log.warning("network refused", host=host, port=port, reason=each.reason, count=each.count)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0

@@ -40,7 +40,7 @@ from adw_modules.tasks.retries import Verdict, after_run, own_back_off
 from coordinator.budgeting import Room
 from coordinator.faultpoints import Point, reached
 from coordinator.logs import get_logger
-from coordinator.network import log_refusals, refusals_of
+from coordinator.network import refusals_of
 from coordinator.preparing import find_workspace
 from coordinator.rundir import earlier_success, save_summary, stderr_tail
 from coordinator.selecting import listing_of
@@ -343,7 +343,6 @@ def _log_call(services: Services, ending: Ending, settled: Settled) -> None:
 def _log_finished(ending: Ending, settled: Settled, max_attempts: int) -> None:
     """The lines operators tail for: how it ended, what it took, what happens next."""
     outcome, verdict, usage = settled.outcome, settled.verdict, settled.usage
-    log_refusals(refusals_of(Path(ending.run.run_dir)))
     log.info(
         "worker finished",
         outcome=outcome.outcome.value,

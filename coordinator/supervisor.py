@@ -36,6 +36,7 @@ from coordinator.launcher import (
     recorded_agent,
 )
 from coordinator.logs import about, get_logger
+from coordinator.network import RefusalLog
 from coordinator.output import RunOutput
 from coordinator.preparing import launch_spec, prepare_workspace, run_folders
 from coordinator.rundir import is_small, seal
@@ -60,6 +61,7 @@ class LiveRun:
     run: Run
     output: RunOutput
     agent: str  # the dialect it speaks
+    refusals: RefusalLog  # of its sandbox's proxy
     seen_at: float  # monotonic: the git fetch a new run stands on must not be older
     workspace: Workspace | None = None
     handle: WorkerHandle | None = None
@@ -220,7 +222,15 @@ class Supervisor:
             model=run.model,
             most_bytes=self._services.settings.limits.max_output_mb * 1_000_000,
         )
-        live = LiveRun(task=task, run=run, output=output, agent=agent, seen_at=seen_at, handle=handle)
+        live = LiveRun(
+            task=task,
+            run=run,
+            output=output,
+            agent=agent,
+            refusals=RefusalLog(Path(run.run_dir)),
+            seen_at=seen_at,
+            handle=handle,
+        )
         self._live[run.run_id] = live
         return live
 
@@ -286,6 +296,7 @@ class Supervisor:
         try:
             self._send_stop(live)
             self._check_output(live)
+            live.refusals.look()
             await self._read_output(live, pieces=PIECES_PER_LOOK)
             reached(Point.PROGRESS_READ)
             self._save_progress(live)
@@ -482,6 +493,7 @@ class Supervisor:
         await self._seal(live)
         self._note_health(live, RunEnd(outcome=outcome, summary=summary))
         self._meter(live, summary.usage)
+        live.refusals.close()
         settling.finish(self._services, ending, outcome)
         live.output.cut()  # last: how much it was says what became of it, should this be repeated
         try:

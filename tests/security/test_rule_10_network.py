@@ -556,8 +556,51 @@ def test_the_operator_reads_what_was_refused_and_how_to_allow_it(a_world):
     assert advice in task.cause
     assert "everyone" not in task.cause
     lines = world.events("network refused")
-    assert {(line["host"], line["port"], line["reason"], line["count"]) for line in lines} >= {
-        ("pypi.org", "443", "not_listed", 2),
-        ("169.254.169.254", "80", "address", 1),
+    assert {(line["host"], line["port"], line["reason"]) for line in lines} >= {
+        ("pypi.org", "443", "not_listed"),
+        ("169.254.169.254", "80", "address"),
     }
+    (total,) = world.events("network refused in all")
+    assert (total["places"], total["count"]) == (3, 4)
     assert all("@" not in json.dumps(line) and "`" not in json.dumps(line) for line in lines)
+
+
+ASKS_AND_WAITS = """
+import os, socket, time, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["HTTPS_PROXY"])
+def ask(target):
+    with socket.create_connection((proxy.hostname, proxy.port), timeout=10) as s:
+        s.sendall(b"CONNECT " + target.encode() + b" HTTP/1.1\\r\\n\\r\\n")
+        s.recv(4096)
+for _ in range(4):
+    ask("first.test:443")
+until = time.monotonic() + 60
+while time.monotonic() < until and not os.path.exists("gate"):
+    time.sleep(0.01)
+for number in range(30):
+    ask("more" + str(number) + ".test:443")
+    ask("first.test:443")
+raise SystemExit(3)
+"""
+
+
+def test_what_is_refused_is_in_the_log_while_the_run_still_lives(a_world):
+    """Each place once, however often it is asked for, and no more of them than somebody reads."""
+    world: World = a_world(
+        coordinator={"max_attempts": 1},
+        sandbox={"mode": "bubblewrap"},
+        **{"providers__claude-cli": program(ASKS_AND_WAITS)},
+    )
+    number = world.issue("Look around")
+    world.start()
+    line = world.until_logged("network refused", host="first.test")
+    assert world.events("worker finished") == []  # it waits for us
+    assert world.events("network refused in all") == []
+    assert (line["port"], line["reason"]) == ("443", "not_listed")
+    assert line["task"] == f"gh-{number}"
+    (world.state_dir / "trees" / f"gh-{number}" / "gate").touch()
+    world.until_state(number, "failed")
+    hosts = [each["host"] for each in world.events("network refused")]
+    assert len(hosts) == len(set(hosts)) == 10
+    (total,) = world.events("network refused in all")
+    assert (total["places"], total["count"]) == (31, 64)
