@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import adw_modules
 import coordinator
@@ -20,6 +21,7 @@ from coordinator.bubblewrap import Found, limits_of
 from coordinator.environment import CONFIG_DIR
 from coordinator.network import plan
 from coordinator.sandbox import (
+    Box,
     How,
     Mount,
     View,
@@ -31,23 +33,38 @@ from coordinator.sandbox import (
     read_only,
     read_write,
 )
-from coordinator.services import Services, find_sandbox
+from coordinator.services import find_sandbox
+from coordinator.settings import LoadedSettings
 from coordinator.workspaces import PrivateGit, Workspace
 
 OUTPUT_FILE, PROMPT_FILE = "output.jsonl", "prompt.md"  # in the run directory, for templates that name them
 
 
-def wanted(services: Services) -> Found:
+class Host(Protocol):
+    """Whose sandboxes these are: the daemon's, or those of a command that starts agents as it does."""
+
+    @property
+    def loaded(self) -> LoadedSettings: ...
+
+    @property
+    def environ(self) -> Mapping[str, str]: ...
+
+
+def wanted(host: Host) -> Found:
     """What this host's sandbox is. Blocks the first time. Raises SpawnError where there has to be one."""
-    settings = services.settings.sandbox
-    found = find_sandbox(services.loaded, services.environ)
-    if found.box is None and settings.mode == "bubblewrap":
-        raise SpawnError(f'sandbox.mode is "bubblewrap", and it does not work here: {found.problem}')
+    found = find_sandbox(host.loaded, host.environ)
+    require(found, host)
     return found
 
 
+def require(found: Found, host: Host) -> None:
+    """Raises SpawnError where there is no sandbox but has to be one."""
+    if found.box is None and host.loaded.settings.sandbox.mode == "bubblewrap":
+        raise SpawnError(f'sandbox.mode is "bubblewrap", and it does not work here: {found.problem}')
+
+
 def enclosed(
-    services: Services,
+    host: Host,
     provider: ProviderSettings,
     workspace: Workspace,
     *,
@@ -60,21 +77,47 @@ def enclosed(
 
     Argv and environment are as they are where there is no sandbox.
     """
-    box = wanted(services).box
+    box = wanted(host).box
     if box is None or workspace.git is None:
         return argv, dict(env), {}
-    settings = services.settings.sandbox
-    network, files = plan(settings, provider, env=env, environ=services.environ, run_dir=run_dir)
+    return in_box(
+        box,
+        host,
+        provider,
+        worktree=workspace.path,
+        git=tuple(_of_git(workspace.git)),
+        run_dir=run_dir,
+        argv=argv,
+        env=env,
+        has_own_config=has_own_config,
+    )
+
+
+def in_box(
+    box: Box,
+    host: Host,
+    provider: ProviderSettings,
+    *,
+    worktree: Path,
+    git: tuple[Mount, ...] = (),
+    run_dir: Path,
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    has_own_config: bool,
+) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
+    """As `enclosed`. `git`: the parts of the worktree's repository that are not in the worktree itself."""
+    settings = host.loaded.settings.sandbox
+    network, files = plan(settings, provider, env=env, environ=host.environ, run_dir=run_dir)
     home = home_of(env)
     mounts = (
         *_programs(provider, argv, env, home),
-        *_of_operator(services, provider, home, has_own_config=has_own_config),
-        *(_of_our_agent(services) if provider.agent == "openrouter-cli" else ()),
+        *_of_operator(host, provider, home, has_own_config=has_own_config),
+        *(_of_our_agent(host) if provider.agent == "openrouter-cli" else ()),
         *_of_run(run_dir, argv, has_own_config=has_own_config),
-        read_write(workspace.path),
-        *_of_git(workspace.git),
+        read_write(worktree),
+        *git,
     )
-    view = View(cwd=workspace.path, home=home, mounts=mounts, hidden=_hidden(services, provider, home))
+    view = View(cwd=worktree, home=home, mounts=mounts, hidden=_hidden(host, provider, home))
     inside = command(argv, box=box, view=view, limits=limits_of(settings), network=network)
     if _is_named(run_dir / OUTPUT_FILE, argv):
         files[OUTPUT_FILE] = ""  # a sandbox can only show what is there
@@ -97,14 +140,14 @@ def _programs(
 
 
 def _of_operator(
-    services: Services, provider: ProviderSettings, home: Path, *, has_own_config: bool
+    host: Host, provider: ProviderSettings, home: Path, *, has_own_config: bool
 ) -> Iterator[Mount]:
     """What the configuration adds; and the agent's log-in, where it has no key to work with."""
-    settings = services.settings.sandbox
+    settings = host.loaded.settings.sandbox
     log_in = provider.sandbox_paths
     if log_in is None:
         dialect = DIALECTS[provider.agent]
-        has_key = bool(provider.api_key_env and provider.api_key_env in services.environ)
+        has_key = bool(provider.api_key_env and provider.api_key_env in host.environ)
         log_in = () if has_key or has_own_config else tuple(f"~/{path}" for path in dialect.login_paths)
     for how, paths in (
         (How.READ_ONLY, settings.read_only),
@@ -139,17 +182,17 @@ def _our_program() -> tuple[Mount, ...]:
     return tuple(read_only(place) for place in dict.fromkeys(places) if place.is_dir())
 
 
-def _of_our_agent(services: Services) -> Iterator[Mount]:
+def _of_our_agent(host: Host) -> Iterator[Mount]:
     yield from _our_program()
-    yield read_only(services.loaded.path)
+    yield read_only(host.loaded.path)
 
 
-def _hidden(services: Services, provider: ProviderSettings, home: Path) -> tuple[Path, ...]:
+def _hidden(host: Host, provider: ProviderSettings, home: Path) -> tuple[Path, ...]:
     """Never shown, whatever an operator or a program's installation shows around it.
 
     The configuration is: to our own agent, which has its preferences there.
     """
-    loaded = services.loaded
+    loaded = host.loaded
     project, cargo = loaded.project_root, home / ".cargo"
     configuration = () if provider.agent == "openrouter-cli" else (loaded.path,)
     own = (loaded.state_dir, loaded.worktree_dir, loaded.log_dir, *configuration)

@@ -1,7 +1,8 @@
 """Trying a provider's command for real: small runs in a throw-away repository, and what they show.
 
 Owns the questions, the runs that answer them and the file with the last answers. The commands, their
-environment and the reading of their output are those of real runs; only task, worktree and shim are missing.
+environment, sandbox and the reading of their output are those of real runs; only task, worktree and shim are
+missing.
 What its main run shows about the provider's health is handed on as an event, like that of any run.
 Must not touch the store: a probe works beside a daemon.
 """
@@ -29,13 +30,17 @@ from adw_modules.config import ProviderSettings
 from adw_modules.errors import CoordinatorError
 from adw_modules.health import HealthEvent, RunEnd, health_event
 from adw_modules.providers import ProviderManager
+from adw_modules.security.network import advice
 from adw_modules.tasks.model import ExitRecord, GitState, UsageSource
 from adw_modules.tasks.outcome import classify
-from coordinator import shim
+from coordinator import enclosing, shim
+from coordinator.bubblewrap import find
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import write_config
+from coordinator.network import refusals_of
 from coordinator.output import with_side_file
 from coordinator.rundir import stderr_tail
+from coordinator.sandbox import Box
 from coordinator.settings import LoadedSettings
 
 NO_SUCH_MODEL = "coordinator-no-such-model"  # nobody's name for a model
@@ -97,6 +102,7 @@ class _Ended:
     seconds: float
     summary: StreamSummary
     last_words: str
+    refused: str = ""  # what it could not reach, in words
     wrote: str | None = None  # what the probe's file held
     word: str = ""  # what it was to hold
 
@@ -106,12 +112,25 @@ class _Command:
     """How runs of one provider are started, apart from prompt and model."""
 
     name: str
-    settings: ProviderSettings
+    loaded: LoadedSettings
     manager: ProviderManager
     environ: Mapping[str, str]
     timeout: float
     folder: Path
+    box: Box | None  # the sandbox they are started in
     numbers: Iterator[int] = field(default_factory=count)  # names the folders of the runs
+
+    @property
+    def settings(self) -> ProviderSettings:
+        return self.loaded.settings.providers[self.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Host:
+    """What a sandbox is made from, without a daemon's adapters."""
+
+    loaded: LoadedSettings
+    environ: Mapping[str, str]
 
 
 def probe(
@@ -142,11 +161,12 @@ def probe(
     with tempfile.TemporaryDirectory(prefix="coordinator-probe-", ignore_cleanup_errors=True) as folder:
         command = _Command(
             name=name,
-            settings=settings,
+            loaded=loaded,
             manager=manager,
             environ=environ,
             timeout=timeout,
             folder=Path(folder),
+            box=_sandbox(_Host(loaded=loaded, environ=environ), Path(folder), answer),
         )
         ended = _work(command, model)
         if _ask_about_work(command, ended, model, answer):
@@ -186,6 +206,22 @@ def _health(name: str, model: str, ended: _Ended, now: datetime) -> HealthEvent 
 Say = Callable[[str, bool | None, str], None]
 
 
+def _sandbox(host: _Host, folder: Path, say: Say) -> Box | None:
+    """What a run on this host would be started in. Raises CoordinatorError where there has to be one.
+
+    Looked for where we are, not in a unit of systemd: that is where the agent will be. Its files go to our
+    folder, as the daemon's belong to the daemon's account.
+    """
+    settings = host.loaded.settings.sandbox
+    found = find(settings, host.environ, folder)
+    enclosing.require(found, host)
+    if found.box is None:
+        say("sandbox", None, f"runs without one, as whoever asks: {found.problem}")
+    else:
+        say("sandbox", True, f'bubblewrap, network = "{settings.network}"')
+    return found.box
+
+
 def _work(command: _Command, model: str) -> _Ended | OSError:
     """The main run."""
     word = secrets.token_hex(8)
@@ -204,8 +240,10 @@ def _ask_about_work(command: _Command, ended: _Ended | OSError, model: str, say:
     has_begun = ended.summary.session_id or ended.summary.usage.by_model or ended.wrote is not None
     if ended.code not in (0, None) and not has_begun:
         say("starts", False, f"{_how(ended)}: {ended.last_words or 'it said nothing'}")
+        _tell_refusals(ended, say)
         return False
     say("starts", True, _how(ended))
+    _tell_refusals(ended, say)
     if ended.code is None:
         say("ends by itself", False, f"still ran after {ended.seconds:.0f} s and was killed")
     has_failed = ended.code != 0 or (final is not None and final.is_error)
@@ -215,6 +253,11 @@ def _ask_about_work(command: _Command, ended: _Ended | OSError, model: str, say:
         say("edits a file", False, f"{FILE} was not written: {ended.last_words or _how(ended)}")
     _ask_about_usage(command, ended, model, say)
     return True
+
+
+def _tell_refusals(ended: _Ended, say: Say) -> None:
+    if ended.refused:
+        say("network", None, ended.refused)
 
 
 def _ask_about_usage(command: _Command, ended: _Ended, model: str, say: Say) -> None:
@@ -329,6 +372,7 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
         seconds=seconds,
         summary=summary,
         last_words=words[-1] if words else "",
+        refused=advice(refusals_of(run_dir)),
         wrote=_written(run_dir / "repository" / FILE),
     )
 
@@ -363,16 +407,8 @@ def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen
     program, *arguments = provider.build_command(
         prompt_file, model, run_dir / "output.jsonl", workspace=repository
     )
-    dialect = DIALECTS[command.settings.agent]
-    if has_own_config(command.settings, command.environ, dialect):
-        write_config(run_dir / CONFIG_DIR, dialect.config_files)
-    environment = worker_environment(
-        command.settings,
-        command.environ,
-        dialect,
-        marker=marker,
-        run_dir=run_dir,
-        attempt=1,
+    argv, environment = _as_a_run(
+        command, (command.manager.availability(command.name).program or program, *arguments), run_dir, marker
     )
     # Ignored signals are inherited: a program that ignores SIGINT from birth could not be asked to end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -382,7 +418,7 @@ def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen
         (run_dir / "stderr.log").open("wb") as stderr,
     ):
         process = subprocess.Popen(
-            [command.manager.availability(command.name).program or program, *arguments],
+            argv,
             cwd=repository,
             env=environment,
             stdin=stdin,
@@ -391,6 +427,34 @@ def _start(command: _Command, model: str, prompt: str) -> tuple[subprocess.Popen
             start_new_session=True,
         )
     return process, run_dir, marker
+
+
+def _as_a_run(
+    command: _Command, argv: tuple[str, ...], run_dir: Path, marker: str
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Argv and environment of a run, in its sandbox; writes what that needs to the run's folder."""
+    provider, dialect = command.settings, DIALECTS[command.settings.agent]
+    is_own = has_own_config(provider, command.environ, dialect)
+    if is_own:
+        write_config(run_dir / CONFIG_DIR, dialect.config_files)
+    env = worker_environment(provider, command.environ, dialect, marker=marker, run_dir=run_dir, attempt=1)
+    if provider.agent == "openrouter-cli":  # its preferences are there, and its home is another one inside
+        env = {"COORDINATOR_CONFIG": str(command.loaded.path), **env}
+    if command.box is None:
+        return argv, env
+    argv, env, files = enclosing.in_box(
+        command.box,
+        _Host(loaded=command.loaded, environ=command.environ),
+        provider,
+        worktree=run_dir / "repository",
+        run_dir=run_dir,
+        argv=argv,
+        env=env,
+        has_own_config=is_own,
+    )
+    for name, content in files.items():
+        (run_dir / name).write_text(content)
+    return argv, env
 
 
 def _repository(folder: Path, environ: Mapping[str, str]) -> Path:

@@ -81,6 +81,7 @@ def project(tmp_path) -> Path:
     config.write_text(
         f'[llm]\nprovider = "mine"\nmodel_default = "{MODEL}"\n'
         f'[providers.mine]\nagent = "claude"\ncommand_template = {template}\npass_env = ["FAULTS"]\n'
+        '[sandbox]\nmode = "off"\n'  # programs are looked at from the outside; with one: tests/security
     )
     return config
 
@@ -102,6 +103,7 @@ def seen(probe: probing.Probe) -> dict[str, bool | None]:
 
 
 ALL_WELL = {
+    "sandbox": None,
     "starts": True,
     "edits a file": True,
     "reports usage": True,
@@ -143,8 +145,8 @@ def test_each_fault_is_seen_and_nothing_else(project, fault, differs):
 
 def test_a_program_that_never_starts_is_asked_nothing_more(project):
     probe = probed(project, "never-starts")
-    assert [answer.ok for answer in probe.answers] == [False]
-    assert "no login" in probe.answers[0].seen
+    assert seen(probe) == {"sandbox": None, "starts": False}
+    assert "no login" in probe.answers[1].seen
     assert probe.health is None, "it says nothing about the provider"
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -168,15 +169,17 @@ def environment(cli: Cli, home: Path) -> dict[str, str]:
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", cli.key: "sk-stub-not-a-real-key"}
 
 
-def write_config(folder: Path, cli: Cli, url: str) -> Path:
+def write_config(folder: Path, cli: Cli, url: str, *, sandbox: str = "auto") -> Path:
     config = folder / "adws" / "config.toml"
     config.parent.mkdir()
-    table = provider_table(cli, url)
+    # The address of their model is in an argument or a configuration of codex's and opencode's own.
+    table = provider_table(cli, url) | {"allow_hosts": [urlsplit(url).netloc]}
     env = table.pop("env", {})
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
     lines += [f"[providers.{cli.name}.env]", *(f"{key} = {json.dumps(value)}" for key, value in env.items())]
     llm = f"[llm]\nprovider = {json.dumps(cli.name)}\nmodel_default = {json.dumps(cli.model)}\n"
-    config.write_text("\n".join([llm, f"[providers.{cli.name}]", *lines, ""]))
+    box = f"[sandbox]\nmode = {json.dumps(sandbox)}\n"
+    config.write_text("\n".join([llm, box, f"[providers.{cli.name}]", *lines, ""]))
     return config
 
 
