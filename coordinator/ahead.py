@@ -66,6 +66,11 @@ class Sandbox:
             value = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(self.inner, LIMITS[name], (value, value))
 
+    @property
+    def most_processes(self) -> int | None:
+        """How many processes its pid namespace has to be limited to, because no other limit binds root."""
+        return self._limits.get("processes") if os.geteuid() == 0 and limits_pids() else None
+
     def _inner_pid(self) -> int:
         line = b""
         while not line.endswith(b"\n"):
@@ -108,6 +113,13 @@ class Sandbox:
             os.waitpid(self.pid, 0)
         except OSError:
             pass
+
+
+def limits_pids() -> bool:
+    """Whether `/proc/sys/kernel/pid_max` is a pid namespace's own. Before Linux 6.14 it is the machine's!"""
+    major, _, rest = os.uname().release.partition(".")
+    minor = "".join(digit for digit in rest.partition(".")[0] if digit.isdigit())
+    return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= (6, 14)
 
 
 def _moved(status: int, block: int) -> list[tuple[int, ...]]:

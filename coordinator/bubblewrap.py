@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adw_modules.config import SandboxSettings
 from coordinator import boxed
+from coordinator.ahead import limits_pids
 from coordinator.sandbox import NO_HOME, UNPRIVILEGED_ID, Box, Limits, View, command
 from coordinator.systemd.units import Manager
 
@@ -78,7 +79,8 @@ def what_is_missing(box: Box) -> Iterator[str]:
     if boxed.landlock_version() < boxed.LANDLOCK_WITH_SCOPES:
         yield 'with network = "open" agents reach abstract sockets of the host (until Linux 6.12)'
     if os.geteuid() == 0:
-        yield "Linux does not count the processes of root: only a unit's tasks_max ends a fork bomb"
+        holds = 'only with network = "allow-list"' if limits_pids() else "from Linux 6.14 on"
+        yield f"root's processes are held to sandbox.processes {holds}; else a run with more is ended"
 
 
 # --- looking -----------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ _CHUNK = 65_536
 _BACKLOG = 128
 _IP_FREEBIND = 15
 _NS_GET_USERNS = 0xB701
+_CLONE_NEWPID = 0x20000000
+_RESERVED_PIDS = 300  # that are given out once only
 _WRONG_NAME = b"\x15\x03\x03\x00\x02\x02\x70"  # a TLS alert: unrecognized_name
 _ANSWERS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
 
@@ -364,15 +366,21 @@ class _Way:
 # --- the sandbox -------------------------------------------------------------------------------------------
 
 
-def _listeners(inner: int, ports: list[int]) -> list[socket.socket]:
+def _listeners(inner: int, ports: list[int], most_processes: int | None = None) -> list[socket.socket]:
     """Sockets that listen on the loopback inside, and are accepted from out here.
 
-    A socket belongs to the network it was made in, whoever holds it: nothing of ours has to run inside.
+    A socket belongs to the network it was made in, whoever holds it: nothing of ours has to run inside. Their
+    maker limits the processes there as well, since only a process of a pid namespace can.
     """
     ours, theirs = socket.socketpair()
+    is_inside = most_processes is not None and _fork_into(f"/proc/{inner}/ns/pid")
     maker = os.fork()
     if maker == 0:
+        if is_inside and most_processes is not None:
+            _limit_pids(most_processes)
         os._exit(_make_listeners(inner, ports, theirs))
+    if is_inside and not _fork_into("/proc/self/ns/pid"):  # no thread could be made either
+        raise Unusable("there is no way back from the sandbox's processes")
     theirs.close()
     with ours:
         said, fds, _, _ = socket.recv_fds(ours, 1024, len(ports))
@@ -380,6 +388,26 @@ def _listeners(inner: int, ports: list[int]) -> list[socket.socket]:
     if len(fds) != len(ports):
         raise Unusable(f"cannot listen inside the sandbox: {said.decode(errors='replace')}")
     return [socket.socket(fileno=fd) for fd in fds]
+
+
+def _fork_into(namespace: str) -> bool:
+    """Have the next child be a process of that pid namespace. False: we may not."""
+    try:
+        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWPID) == 0)
+    finally:
+        os.close(fd)
+
+
+def _limit_pids(most: int) -> None:
+    """Where /proc/sys is read only nothing holds it back, and the shim ends it when it is seen."""
+    with contextlib.suppress(OSError):
+        fd = os.open("/proc/sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"%d" % (most + _RESERVED_PIDS))
+        os.close(fd)
 
 
 def _make_listeners(pid: int, ports: list[int], answer: socket.socket) -> int:
@@ -466,7 +494,8 @@ def serve(sandbox: Sandbox, policy: str, refused: str) -> int:
 
 def _open_way_out(sandbox: Sandbox, plan: _Plan, refusals: _Refusals) -> None:
     targets = [None, *((host, port) for _, host, port in plan.forwards)]
-    sockets = _listeners(sandbox.inner, [plan.port, *(inner for inner, _, _ in plan.forwards)])
+    ports = [plan.port, *(inner for inner, _, _ in plan.forwards)]
+    sockets = _listeners(sandbox.inner, ports, sandbox.most_processes)
     listening = {each.fileno(): (each, forward) for each, forward in zip(sockets, targets, strict=True)}
     _thread.stack_size(256 * 1024)
     _thread.start_new_thread(_accept, (listening, _Proxy(plan, refusals)))

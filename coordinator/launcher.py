@@ -35,7 +35,7 @@ _LOOK_AT_START = 1.0  # seconds without an answer after which the lock is asked 
 _ADOPT_PATIENCE = 5.0  # seconds an adopted shim may need from its lock to `started`
 # A shim needs nothing of the daemon's environment, and should hold none of its secrets for hours.
 _SHIM_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
-_REASONS = frozenset({"exited", "deadline", "stalled", "stopped", "exec_failed"})
+_REASONS = frozenset({"exited", "deadline", "stalled", "stopped", "crowded", "exec_failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,7 @@ class LaunchSpec:
     stop_signal: str = "SIGINT"
     grace: timedelta = timedelta(seconds=5)
     limits: Limits = field(default_factory=Limits)  # as far as the launcher can set any
+    most_processes: int | None = None  # and threads, at once; for its shim to end it where nothing else binds
     agent: str = ""  # the dialect of its output, for daemons that adopt the run
     config_dir: str | None = None  # a folder of the run directory for the agent's own configuration
     config_files: Mapping[str, str] = field(default_factory=dict)  # what it begins with, by path in it
@@ -632,4 +633,5 @@ def _spec_json(spec: LaunchSpec) -> dict[str, Any]:
         "stall_seconds": None if spec.stall is None else spec.stall.total_seconds(),
         "stop_signal": spec.stop_signal,
         "grace_seconds": spec.grace.total_seconds(),
+        "most_processes": spec.most_processes,
     }

@@ -24,6 +24,8 @@ from coordinator.services import Services
 from coordinator.systemd.units import Limits
 from coordinator.workspaces import Workspace
 
+EXTRA_PROCESSES = 500  # what is around the agent (bubblewrap, its proxy's threads) and what Linux keeps free
+
 
 def prepare_workspace(services: Services, task: Task, *, not_older_than: float) -> Workspace:
     """The task's worktree, made or taken up again. Blocks.
@@ -92,6 +94,7 @@ def launch_spec(services: Services, task: Task, run: Run, workspace: Workspace) 
         stop_signal=provider.stop_signal,
         grace=timedelta(seconds=coordinator.stop_grace_seconds),
         limits=_limits(services),
+        most_processes=_most_processes(services, workspace),
         agent=provider.agent,
         config_dir=CONFIG_DIR if is_own else None,
         config_files=dialect.config_files,
@@ -113,6 +116,11 @@ def _refuse_unstoppable(dialect: Dialect, workspace: Workspace) -> None:
 def _limits(services: Services) -> Limits:
     limits = services.settings.worker_limits
     return Limits(memory_max=limits.memory_max, cpu_percent=limits.cpu_percent, tasks_max=limits.tasks_max)
+
+
+def _most_processes(services: Services, workspace: Workspace) -> int | None:
+    """Where the kernel has a limit as well, it is this one that comes later."""
+    return None if workspace.git is None else services.settings.sandbox.processes + EXTRA_PROCESSES
 
 
 def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]:

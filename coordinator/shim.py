@@ -43,6 +43,9 @@ _LARGEST_JSON = 64 << 20  # bytes; an argument or an environment cannot be large
 # What waiting does not mend: the directory is gone, or something else has the record's name.
 _HOPELESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY})
 _KILL_PATIENCE = 5.0  # seconds to wait for a killed tree to be gone (uninterruptible disk sleep outlasts it)
+_CROWD_TICK = 0.1  # instead of _TICK while the machine is so full that a run may have too many processes
+_CROWD_AGAIN = 30.0  # seconds after which a run is counted again, whatever the machine's numbers say
+_CROWD_PRIORITY = -10  # where we may: one of us has to be heard among thousands
 _AGENT_OOM_SCORE = 200  # added to the agent's own: when memory is short it goes first, not its shim
 _EXIT_PATIENCE = 3600.0  # seconds to keep trying to write `exit` (full disk) before the run counts as lost
 _HOPELESS_PATIENCE = 5.0  # the same where no room on a disk will help
@@ -161,7 +164,7 @@ def _whole_file(kind: int) -> bytes:
 class Process:
     """One line of the process table. (pid, start) names a process for as long as the machine is up."""
 
-    __slots__ = ("pid", "ppid", "session", "start", "state")
+    __slots__ = ("pid", "ppid", "session", "start", "state", "threads")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         # The program's name stands in brackets and may hold anything, so count from the last bracket.
@@ -170,6 +173,7 @@ class Process:
         self.state = fields[0]
         self.ppid = int(fields[1])
         self.session = int(fields[3])
+        self.threads = int(fields[17])
         self.start = int(fields[19])
 
 
@@ -234,6 +238,23 @@ def tree_of(roots: set[int], table: list[Process]) -> set[int]:
                 found.add(pid)
                 todo.append(pid)
     return found
+
+
+def crowd(root: int) -> int:
+    """How many processes and threads are below this one, dead ones that nobody has collected included."""
+    found = (look_up(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    table = [process for process in found if process is not None]
+    below = tree_of({root}, table)
+    return sum(max(1, process.threads) for process in table if process.pid in below)
+
+
+def threads_of_machine() -> int:
+    """Of all processes, as one number that costs nothing; where nobody tells it, more than any limit."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read().split()[3].partition(b"/")[2])
+    except (OSError, ValueError, IndexError):
+        return 1 << 30
 
 
 def carries(pid: int, marker: str) -> bool:
@@ -337,6 +358,8 @@ class _Spec:
         self.stall_seconds = None if raw["stall_seconds"] is None else float(raw["stall_seconds"])
         self.stop_signal = signal.Signals[raw["stop_signal"]]
         self.grace_seconds = float(raw["grace_seconds"])
+        most = raw.get("most_processes")
+        self.most_processes = None if most is None else int(most)
         self.unit = str(raw.get("unit") or "")  # the service unit that we are, if we are one
         self.memory_max = str(raw.get("memory_max") or "the machine's memory")
 
@@ -395,8 +418,37 @@ class _Agent:
             self.reap()
 
 
+class _Crowd:
+    """Whether a run has more processes than it may: for what no limit of the kernel's binds, which is root.
+
+    Most looks are at one number of the whole machine. Only where a run could have too many is it counted.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._others = threads_of_machine()  # that are none of this run's
+        self._again_at = time.monotonic() + _CROWD_AGAIN
+        with contextlib.suppress(OSError):  # only root may
+            os.setpriority(os.PRIO_PROCESS, 0, _CROWD_PRIORITY)
+
+    @property
+    def tick(self) -> float:
+        """Seconds until the next look."""
+        return _CROWD_TICK if threads_of_machine() - self._others > self.most // 4 else _TICK
+
+    def is_too_large(self) -> bool:
+        total = threads_of_machine()
+        is_due = total - self._others > self.most or time.monotonic() >= self._again_at
+        if total <= self.most or not is_due:
+            return False
+        count = crowd(os.getpid())
+        self._others = total - count
+        self._again_at = time.monotonic() + _CROWD_AGAIN
+        return count > self.most
+
+
 class _Limits:
-    """Deadline, silence and stop request of one run: says when and why it must end."""
+    """Deadline, silence, processes and stop request of one run: says when and why it must end."""
 
     def __init__(self, spec: _Spec) -> None:
         # A step of the wall clock must not end or extend a run: the deadline becomes a point on a clock
@@ -405,6 +457,7 @@ class _Limits:
         at = spec.deadline_at
         self.deadline = None if at is None else _boot_clock() + at - _wall_clock()
         self.stall = spec.stall_seconds
+        self.crowd = None if spec.most_processes is None else _Crowd(spec.most_processes)
         self.size = -1
         self.grew_at = time.monotonic()
         self.home = os.getcwd()
@@ -421,11 +474,16 @@ class _Limits:
             return "deadline", "the agent ran into its deadline"
         if self.stall is not None and self._silent_for() >= self.stall:
             return "stalled", f"the agent wrote nothing for {self.stall:g} seconds"
+        if self.crowd is not None and self.crowd.is_too_large():
+            return (
+                "crowded",
+                f"it had more than {self.crowd.most:,} processes and threads at once (sandbox.processes)",
+            )
         return None
 
     def next_look(self) -> float:
         """Seconds until something can break."""
-        waits = [_TICK]
+        waits = [_TICK if self.crowd is None else self.crowd.tick]
         if self.deadline is not None:
             waits.append(self.deadline - _boot_clock())
         if self.stall is not None:
@@ -666,8 +724,11 @@ def _watch(agent: _Agent, spec: _Spec) -> tuple[str, str]:
 
 
 def _end(agent: _Agent, spec: _Spec, reason: str, detail: str) -> tuple[str, str]:
-    """The polite signal, then SIGTERM, then SIGKILL, with the grace between them."""
-    for number in (spec.stop_signal, signal.SIGTERM):
+    """The polite signal, then SIGTERM, then SIGKILL, with the grace between them.
+
+    What multiplies gets no grace: it would only be more by then.
+    """
+    for number in () if reason == "crowded" else (spec.stop_signal, signal.SIGTERM):
         agent.signal_group(number)
         if _gone_within(agent, spec.grace_seconds):
             return reason, f"{detail} (ended by {number.name})"

@@ -282,7 +282,7 @@ class ExitRecord:
 
     exit_code: int | None  # None when a signal ended it
     exit_signal: int | None
-    reason: str  # "exited" | "deadline" | "stalled" | "stopped" | "exec_failed"
+    reason: str  # "exited" | "deadline" | "stalled" | "stopped" | "crowded" | "exec_failed"
     detail: str  # free text, e.g. the exec error
     started_at: datetime
     ended_at: datetime

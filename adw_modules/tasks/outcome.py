@@ -133,7 +133,7 @@ def classify(
 
 def _says_how_it_ended(exit_record: ExitRecord) -> bool:
     has_status = exit_record.exit_code is not None or exit_record.exit_signal is not None
-    return has_status or exit_record.reason in {"stopped", "exec_failed", "deadline", "stalled"}
+    return has_status or exit_record.reason in {"stopped", "crowded", "exec_failed", "deadline", "stalled"}
 
 
 def _end_of_process(facts: _Facts) -> RunOutcome | None:
@@ -141,6 +141,10 @@ def _end_of_process(facts: _Facts) -> RunOutcome | None:
     match facts.exit.reason:
         case "stopped":
             return _stopped(facts)
+        case "crowded":
+            return facts.ended(
+                Outcome.OVER_BUDGET, one_line(facts.exit.detail) or "it had too many processes"
+            )
         case "exec_failed":
             why = one_line(facts.exit.detail) or "no reason given"
             return facts.failed(FailureClass.SPAWN, f"the program could not be executed: {why}")

@@ -281,6 +281,17 @@ def test_sigterm_to_the_shim_ends_the_agent_and_leaves_a_record(attempt):
     assert not is_running(report["child_pid"])
 
 
+def test_an_agent_with_too_many_processes_is_ended_and_one_with_many_is_not(attempt):
+    """Whatever they do: these have left its session, and some are dead but not collected."""
+    many = "for i in 1 2 3 4 5 6 7 8; do setsid tail -f /dev/null & done; echo ready; " + FOREVER
+    record = attempt(many, most_processes=8).run()
+    assert (record["exit_signal"], record["reason"]) == (9, "crowded")
+    assert record["detail"].startswith("it had more than 8 processes and threads at once")
+
+    run = attempt(many, most_processes=9, deadline_at=wall_clock() + 2.5)  # two looks
+    assert run.run()["reason"] == "deadline"
+
+
 @pytest.mark.parametrize("ending", ["exit 0", FOREVER], ids=["after a normal end", "after a stop"])
 @pytest.mark.parametrize("cover", ["", "env -i"], ids=["with the marker", "with an empty environment"])
 def test_a_grandchild_in_a_session_of_its_own_does_not_outlive_the_agent(attempt, cover, ending):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,14 +15,18 @@ import pytest
 from world import World, program
 
 from adw_modules.config import SandboxSettings
+from adw_modules.security.network import policy_of
 from coordinator import boxed as inner_program
 from coordinator import bubblewrap
+from coordinator.ahead import limits_pids
 from coordinator.launcher import is_alive, read_exit
+from coordinator.network import POLICY_FILE, behind_proxy
 from coordinator.sandbox import MB, NONE, OPEN, Limits, NetworkPlan, View, command, read_write
 
 Done = subprocess.CompletedProcess[str]
 INNER = Path(inner_program.__file__)
 NOBODY = 65534
+PID_MAX = Path("/proc/sys/kernel/pid_max")
 ON = {"mode": "bubblewrap"}
 SAYS_WHAT_ENDS_IT = """
 import signal, sys, time
@@ -162,6 +167,32 @@ def test_a_fork_bomb_is_over_with_its_run(a_world: Any) -> None:
     world.until(lambda: not world.any_left(before), "all of them are gone")
 
 
+BOMB = """
+import os, time
+for _ in range(11):  # 2,048 of them, if nobody minds
+    try:
+        os.fork()
+    except OSError:
+        pass
+print("forked", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="where Linux counts, it refuses, and nothing has to be ended")
+def test_a_fork_bomb_of_root_is_ended_and_the_others_go_on(a_world: Any) -> None:
+    """With the network of the host nobody is around the sandbox who could limit it: its shim counts."""
+    world: World = a_world(
+        sandbox={**ON, "processes": 100, "network": "open"}, **{"providers__claude-cli": program(BOMB)}
+    )
+    number = world.issue()
+    world.start()
+    task = world.until_state(number, "blocked")
+    assert "more than 600 processes and threads at once" in str(task.cause)
+    assert world.starts(number) == 1
+    world.until(lambda: not world.processes(), "all of them are gone")
+
+
 # --- limits of one run -------------------------------------------------------------------------------------
 
 
@@ -213,6 +244,21 @@ def test_the_number_of_processes_is_limited() -> None:
         shutil.rmtree(readable)
     assert int(free.stdout) == 100
     assert int(limited.stdout) <= 40
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not limits_pids(), reason="needs root, and Linux 6.14 or newer")
+def test_the_kernel_limits_the_processes_of_root_too(tmp_path: Path) -> None:
+    """Nothing is ended: the program is refused one more, as by any limit. The machine's own limit stays."""
+    (tmp_path / POLICY_FILE).write_text(json.dumps(policy_of([])))
+    before = PID_MAX.read_text()
+    code = COUNTS.replace("range(100)", "range(1500)")
+    made = [
+        int(boxed(code, tmp_path, limits=Limits(processes=most), network=behind_proxy(tmp_path)).stdout)
+        for most in (100, 4096)
+    ]
+    assert 100 <= made[0] <= 400  # some 300 numbers are given out once only
+    assert made[1] == 1500
+    assert PID_MAX.read_text() == before
 
 
 def test_a_sandbox_without_a_network_reaches_nobody(tmp_path: Path) -> None:
