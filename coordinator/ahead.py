@@ -62,9 +62,12 @@ class Sandbox:
         """Wait until it tells its first process, and limit that: what comes after inherits it."""
         self.inner = self._inner_pid()
         for name, most in self._limits.items():
-            hard = resource.prlimit(self.inner, LIMITS[name])[1]
-            value = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.prlimit(self.inner, LIMITS[name], (value, value))
+            try:
+                hard = resource.prlimit(self.inner, LIMITS[name])[1]
+                value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                resource.prlimit(self.inner, LIMITS[name], (value, value))
+            except OSError as error:
+                raise Unusable(f"cannot limit {name} of the sandbox: {error.strerror}") from error
 
     @property
     def most_processes(self) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,10 +24,13 @@ PATIENCE = 20.0  # seconds for one start; a loaded machine needs two
 FOLDER = "sandbox"  # of the state directory: the stand-ins for /etc/passwd and /etc/group
 _MB = 1_000_000
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_FILTER = "see the seccomp profile of the container, or SystemCallFilter= of the unit"
 _HINTS = (
     ("uid map", "this host bars user namespaces (AppArmor, or a container without them)"),
     ("No permissions to create", "this host bars user namespaces"),
     ("Can't mount proc", 'a container, or a hardened unit: there coordinator.launcher = "systemd" helps'),
+    ("cannot enter the sandbox's", f"this host refuses setns: {_FILTER}"),
+    ("cannot limit", f"this host refuses prlimit: {_FILTER}"),
     ("Unknown option", "version 0.8 or newer is needed"),
 )
 
@@ -144,7 +147,13 @@ def _version(program: Path) -> str:
 def _try(box: Box, *, in_units: bool) -> str:
     """Why it does not work; empty if it does. Everything that a run asks for is asked for."""
     view = View(cwd=Path("/tmp"), home=NO_HOME)  # noqa: S108  the sandbox's own
-    argv, env = list(command(("true",), box=box, view=view, limits=Limits())), {"PATH": "/usr/bin:/bin"}
+    argv = command(("true",), box=box, view=view, limits=Limits())
+    return attempt(argv, {"PATH": "/usr/bin:/bin"}, in_units=in_units)
+
+
+def attempt(argv: Sequence[str], env: Mapping[str, str], *, in_units: bool) -> str:
+    """Why that program, which ends at once, does not end well; empty if it does. Blocks."""
+    argv, env = list(argv), dict(env)
     if in_units:
         manager = Manager.of_this_process()
         argv, env = manager.trial_command(argv), manager.environment

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coordinator.cli.service.installed import Installed
     from coordinator.github import GitHub
     from coordinator.ownerless import LiveRunDir
+    from coordinator.sandbox import Box
     from coordinator.settings import LoadedSettings
     from coordinator.systemd.units import Manager
 
@@ -172,6 +173,21 @@ def _sandbox(loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Fin
     yield Finding(check="sandbox", ok=True, text=f'{text}; network = "{settings.network}"')
     for missing in what_is_missing(box):
         yield Finding(check="sandbox", ok=None, text=missing)
+    yield from _runs_in_sandbox(box, loaded, environ)
+
+
+def _runs_in_sandbox(box: Box, loaded: LoadedSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Bubblewrap may work where the rest of a run's start does not: its limits, the way out by its proxy."""
+    from coordinator.trial import why_no_run
+
+    problems: dict[str, list[str]] = {}
+    for name, provider in loaded.settings.providers.items():
+        if provider.enabled and (problem := why_no_run(box, loaded, environ, name)):
+            problems.setdefault(problem, []).append(name)
+    for problem, names in problems.items():
+        text = f"runs of {', '.join(names)} would not begin in it: {problem}"
+        mend = "mend that; or choose another network or mode in [sandbox], if the repositories allow it"
+        yield Finding(check="sandbox", ok=False, text=text, mend=mend)
 
 
 def _manager_problems(manager: Manager, service: Installed | None) -> list[str]:
