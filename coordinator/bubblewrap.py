@@ -6,6 +6,7 @@ process: programs are not installed under a running daemon, and each run would p
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -25,10 +26,14 @@ FOLDER = "sandbox"  # of the state directory: the stand-ins for /etc/passwd and 
 _MB = 1_000_000
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _FILTER = "see the seccomp profile of the container, or SystemCallFilter= of the unit"
+_UNIT = (
+    "a container, or a hardened unit: `coordinator service install` writes one that lets it through, "
+    'and coordinator.launcher = "systemd" helps in others'
+)
 _HINTS = (
     ("uid map", "this host bars user namespaces (AppArmor, or a container without them)"),
     ("No permissions to create", "this host bars user namespaces"),
-    ("Can't mount proc", 'a container, or a hardened unit: there coordinator.launcher = "systemd" helps'),
+    ("Can't mount proc", _UNIT),
     ("cannot enter the sandbox's", f"this host refuses setns: {_FILTER}"),
     ("cannot limit", f"this host refuses prlimit: {_FILTER}"),
     ("Unknown option", "version 0.8 or newer is needed"),
@@ -104,7 +109,8 @@ def _found(
     problems = []
     for program, source in _candidates(configured, path):
         box = Box(bwrap=program, env=Path(env), source=source, version=_version(program), accounts=accounts)
-        for candidate in (box, replace(box, bars_user_namespaces=False)):
+        for bars, names in itertools.product((True, False), repeat=2):
+            candidate = replace(box, bars_user_namespaces=bars, names_host=names)
             problem = _try(candidate, in_units=in_units)
             if not problem:
                 return Found(box=candidate)

@@ -126,6 +126,7 @@ class Box:
     version: str = ""
     source: str = ""  # in words: where it was found
     bars_user_namespaces: bool = True
+    names_host: bool = True  # else the host's name is seen; a hardened unit may bar the call for another
     accounts: tuple[Path, Path] | None = None  # stand-ins for /etc/passwd and /etc/group
 
 
@@ -192,7 +193,8 @@ def _namespaces(box: Box, network: NetworkPlan) -> tuple[str, ...]:
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *network.options,
         # A name that can be looked up: some programs ask for the address of their own host.
-        *("--hostname", "localhost", "--die-with-parent", "--cap-drop", "ALL"),
+        *(("--hostname", "localhost") if box.names_host else ()),
+        *("--die-with-parent", "--cap-drop", "ALL"),
         *(("--disable-userns",) if box.bars_user_namespaces else ()),
         *_identity(),
     )

@@ -26,7 +26,7 @@ class _Host:
 
 
 def why_no_run(box: Box, loaded: LoadedSettings, environ: Mapping[str, str], provider: str) -> str:
-    """What keeps runs of that provider from beginning in their sandbox; empty if nothing. Takes some 0.1 s."""
+    """What keeps a run of that provider from beginning in its sandbox; empty if nothing. Blocks for 0.1 s."""
     settings = loaded.settings.providers[provider]
     dialect = DIALECTS[settings.agent]
     is_own = has_own_config(settings, environ, dialect)

@@ -25,7 +25,11 @@ STATE = "/var/lib/coordinator"
 # An agent that works until `finish`. The service has a /tmp of its own, under the state directory.
 LONG = "[[agent: wait /tmp/finish-{number}]]\n[[agent: write page-{number}.md]]"
 
+# Without a sandbox: what the unit lets through is seen, and the files that agents wait for are the service's.
 _CONFIG = """\
+[sandbox]
+mode = "off"
+
 [coordinator]
 state_dir = "{state}"
 poll_interval_seconds = 0.5

@@ -43,9 +43,7 @@ def own_units(stage: Stage, outside: str) -> Stage:
     stage.systemd.write(script, _AGENT.format(outside=outside, gate=GATE))
     config = stage.config.replace('provider = "claude-cli"', 'provider = "shell"')
     stage.config = (config + _PROVIDER.format(script=script)).replace(
-        # Without a sandbox: what the unit lets through is seen, and the gate is the host's.
-        "[coordinator]",
-        '[sandbox]\nmode = "off"\n\n[coordinator]\nlauncher = "systemd"',
+        "[coordinator]", '[coordinator]\nlauncher = "systemd"'
     )
     stage.systemd.write(CONFIG, stage.config)
     return stage

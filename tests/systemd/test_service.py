@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime
 
 import pytest
-from service_stage import CONFIG, ENV_FILE, STATE, UNIT, USER, Stage
+from service_stage import CONFIG, ENV_FILE, REPO, STATE, UNIT, USER, Stage
 
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
@@ -128,6 +129,55 @@ def test_a_node_program_works_inside_the_hardened_service(stage: Stage):
     assert f"auto/gh-{number}" in found
     assert "written" not in found
     assert stage.systemd.exists(f"{STATE}/tmp/of-the-agent")
+
+
+_CURIOUS = """\
+import json, os, pathlib
+found = {"pids": sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()),
+         "state": os.path.exists("%s"), "door": os.path.exists("/run/coordinator-proc")}
+pathlib.Path("found.json").write_text(json.dumps(found))
+"""
+_CURIOUS_PROVIDER = """
+[providers.curious]
+agent = "generic"
+command_template = ["/usr/bin/python3", "{script}"]
+allow_hosts = ["example.org"]
+"""
+
+
+def test_the_service_as_it_is_installed_works_on_a_public_repository_in_a_sandbox(stage: Stage):
+    """The hardening must not be what keeps agents out of their sandbox, nor the sandbox what weakens it."""
+    script = "/etc/coordinator/adws/agent.py"
+    stage.systemd.write(script, _CURIOUS % f"{STATE}/coordinator.db")
+    config = stage.config.replace('[sandbox]\nmode = "off"\n', "[admission]\npublic_repositories = true\n")
+    config = config.replace('provider = "claude-cli"', 'provider = "curious"')
+    stage.systemd.write(CONFIG, config + _CURIOUS_PROVIDER.format(script=script))
+    stage.server.set_visibility(REPO, private=False)
+    stage.install()
+    assert stage.coordinator("service", "status", "--json", check=False).json["exposure"] <= 2.5
+    stage.systemd.systemctl("start", UNIT)
+    number = stage.issue("Please look around.")
+    stage.await_pull(number)
+    found = json.loads(stage.server_file(number, "found.json"))
+    assert not found["state"]
+    assert not found["door"]
+    assert len(found["pids"]) < 5
+    assert [
+        each for each in stage.events() if each["event"] in {"workers run without a sandbox", "closed"}
+    ] == []
+
+
+def test_no_process_of_the_service_gets_behind_the_door_to_a_whole_proc(stage: Stage):
+    stage.install(quick="AmbientCapabilities=")
+    stage.systemd.systemctl("start", UNIT)
+    inside = ("nsenter", "-t", str(stage.main_pid), "-m", "--", "setpriv", "--reuid", USER, "--regid", USER)
+    inside = (*inside, "--clear-groups", "--bounding-set=-all", "--no-new-privs")
+    looks = (
+        "ls /run/coordinator-proc/proc/1 || unshare --user --map-root-user ls /run/coordinator-proc/proc/1"
+    )
+    assert stage.systemd.run(*inside, "sh", "-c", looks, check=False).code != 0
+    assert stage.systemd.run(*inside[:5], "ls", "/run/coordinator-proc/proc/1").code == 0, "it is there"
+    assert stage.systemd.run(*inside, "sh", "-c", "echo 1 > /proc/sys/kernel/pid_max", check=False).code != 0
 
 
 def test_removing_the_service_leaves_state_and_secrets_until_it_is_told_otherwise(stage: Stage):
