@@ -29,7 +29,7 @@ from adw_modules.security.network import PROXY_PORT, parse_place, policy_of
 from coordinator import shim
 from coordinator.bubblewrap import find
 from coordinator.network import POLICY_FILE, REFUSALS_FILE, behind_proxy, refusals_of
-from coordinator.sandbox import NO_HOME, NetworkPlan, View, command
+from coordinator.sandbox import NO_HOME, NONE, OPEN, NetworkPlan, View, command
 from coordinator.sandbox import Limits as BoxLimits
 
 FOUND = find(SandboxSettings(), os.environ)
@@ -206,6 +206,78 @@ except OSError:
     assert "OUT" not in said, said
     assert len(said.split("\n")) == 8
     assert server.heard == []
+
+
+# A machine of a cloud: in a network of its own, where 169.254.169.254 is there and tells its secret.
+CLOUD = """
+import fcntl, json, socket, struct, subprocess, sys, threading
+def call(number, form, *values):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        fcntl.ioctl(s, number, struct.pack(form, *values))
+call(0x8916, "16sH2s4s8x", b"lo:1", socket.AF_INET, bytes(2), socket.inet_aton("169.254.169.254"))
+for name in (b"lo", b"lo:1"):
+    call(0x8914, "16sH14x", name, 0x41)
+heard = []
+def serve(server):
+    while True:
+        client, _ = server.accept()
+        with client:
+            heard.append(client.recv(4096).decode())
+            client.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nthe secret of the machine")
+server = socket.create_server(("169.254.169.254", 80))
+threading.Thread(target=serve, args=(server,), daemon=True).start()
+done = subprocess.run(json.loads(sys.argv[1]), capture_output=True, text=True, timeout=60)
+print(json.dumps({"said": done.stdout, "wrong": done.stderr, "heard": len(heard)}))
+"""
+ASKS_METADATA = f"""
+import socket
+def ask(address, *sent):
+    try:
+        with socket.create_connection(address, timeout=5) as s:
+            answer = b""
+            for piece in sent:
+                s.sendall(piece)
+                answer += s.recv(4096)
+            while more := s.recv(4096):
+                answer += more
+            return answer
+    except OSError as error:
+        return repr(error).encode()
+GET = b"GET /latest/meta-data/ HTTP/1.0\\r\\n\\r\\n"
+URL = b"GET http://%s/latest/meta-data/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"
+print(ask(("169.254.169.254", 80), GET))
+for name in (b"169.254.169.254", b"[::ffff:169.254.169.254]", b"2852039166", b"metadata.test"):
+    print(ask(("127.0.0.1", {PROXY_PORT}), b"CONNECT %s:80 HTTP/1.1\\r\\n\\r\\n" % name, GET))
+    print(ask(("127.0.0.1", {PROXY_PORT}), URL % name))
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "times"), [(OPEN, 1), (NONE, 0), (None, 0)], ids=["open", "none", "allow-list"]
+)
+def test_cloud_metadata_is_refused_by_us_and_not_by_a_missing_route(stage, network, times):
+    """The control: on that machine the address answers, to whoever is let out."""
+    stage.policy("metadata.test:80", pinned={"metadata.test": ["169.254.169.254"]})
+    argv = stage.argv(*PYTHON, ASKS_METADATA, network=network)
+    inside = ["unshare", "--net", *(() if os.geteuid() == 0 else ("--user", "--map-root-user"))]
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", CLOUD, json.dumps(argv)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    if not done.stdout:
+        pytest.skip(f"no network of its own can be made here: {done.stderr[-200:]}")
+    found = json.loads(done.stdout)
+    assert found["wrong"] == ""
+    assert len(found["said"].splitlines()) == 9
+    assert found["said"].count("the secret of the machine") == times
+    assert found["heard"] == times
+    if network is None:
+        assert {reason for reason, _ in stage.refused} == {"address", "malformed"}
+        assert stage.refused["address", "metadata.test:80"] == 2
+        assert stage.refused["address", "169.254.169.254:80"] == 2
 
 
 def test_an_allowed_host_is_reached_by_tunnel_and_in_plain_and_nobody_else_is(stage, server):
