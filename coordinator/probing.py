@@ -13,11 +13,12 @@ import json
 import os
 import secrets
 import signal
+import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -27,7 +28,7 @@ from typing import Any
 from adw_modules.agents import DIALECTS, with_exit_code
 from adw_modules.agents.stream import StreamSummary
 from adw_modules.config import ProviderSettings
-from adw_modules.errors import CoordinatorError
+from adw_modules.errors import CoordinatorError, WorkspaceError
 from adw_modules.health import HealthEvent, RunEnd, health_event
 from adw_modules.providers import ProviderManager
 from adw_modules.security.network import advice
@@ -36,12 +37,15 @@ from adw_modules.tasks.outcome import classify
 from coordinator import enclosing, shim
 from coordinator.bubblewrap import find
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
+from coordinator.footprint import Footprint
 from coordinator.launcher import write_config
+from coordinator.logs import Redactor
 from coordinator.network import refusals_of
 from coordinator.output import with_side_file
 from coordinator.rundir import stderr_tail
 from coordinator.sandbox import Box
 from coordinator.settings import LoadedSettings
+from coordinator.workspaces.files import remove_tree
 
 NO_SUCH_MODEL = "coordinator-no-such-model"  # nobody's name for a model
 FILE = "PROBE.md"
@@ -152,21 +156,22 @@ def probe(
     if not availability.available:
         raise CoordinatorError(f"{name} cannot be probed: {availability.reason}.")
     settings = loaded.settings.providers[name]
+    redactor = Redactor.of(loaded.settings, environ)  # what a program says last may be its key
     answers: list[Answer] = []
 
     def answer(question: str, ok: bool | None, seen: str) -> None:
-        answers.append(Answer(question=question, ok=ok, seen=seen))
+        answers.append(Answer(question=question, ok=ok, seen=redactor.text(seen)))
         tell(answers[-1])
 
-    with tempfile.TemporaryDirectory(prefix="coordinator-probe-", ignore_cleanup_errors=True) as folder:
+    with _own_folder() as folder:
         command = _Command(
             name=name,
             loaded=loaded,
             manager=manager,
             environ=environ,
             timeout=timeout,
-            folder=Path(folder),
-            box=_sandbox(_Host(loaded=loaded, environ=environ), Path(folder), answer),
+            folder=folder,
+            box=_sandbox(_Host(loaded=loaded, environ=environ), folder, answer),
         )
         ended = _work(command, model)
         if _ask_about_work(command, ended, model, answer):
@@ -181,6 +186,17 @@ def probe(
         answers=tuple(answers),
         health=_health(name, model, ended, now) if isinstance(ended, _Ended) else None,
     )
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for all runs of one probe, gone afterwards whatever a program has left in it."""
+    folder = Path(tempfile.mkdtemp(prefix="coordinator-probe-"))
+    try:
+        yield folder
+    finally:
+        with suppress(WorkspaceError):
+            remove_tree(folder)
 
 
 def _health(name: str, model: str, ended: _Ended, now: datetime) -> HealthEvent | None:
@@ -355,7 +371,7 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
     began = time.monotonic()
     process, run_dir, marker = _start(command, model, prompt)
     try:
-        code = _code(process, run_dir, command.timeout)
+        code = _code(process, run_dir, command)
         seconds = time.monotonic() - began
     finally:
         _end(process, marker)
@@ -377,10 +393,14 @@ def _run(command: _Command, model: str, prompt: str) -> _Ended:
     )
 
 
-def _code(process: subprocess.Popen[bytes], run_dir: Path, timeout: float) -> int | None:
-    """The exit code; None when its time is over, or when it prints more than any agent does."""
-    until = time.monotonic() + timeout
+def _code(process: subprocess.Popen[bytes], run_dir: Path, command: _Command) -> int | None:
+    """The exit code; None when its time is over, or when it prints or writes more than it may."""
+    until = time.monotonic() + command.timeout
+    most = command.loaded.settings.sandbox.worktree_mb * 1_000_000
+    footprint = Footprint([run_dir / "repository"], most)
     while time.monotonic() < until and (run_dir / "output.log").stat().st_size < MOST_OUTPUT:
+        if footprint.is_due and footprint.too_much():
+            break
         with suppress(subprocess.TimeoutExpired):
             return process.wait(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
     return process.poll()
@@ -389,10 +409,11 @@ def _code(process: subprocess.Popen[bytes], run_dir: Path, timeout: float) -> in
 def _written(path: Path) -> str | None:
     """The beginning of the file, if it is one; a program may have put anything there."""
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            return file.read(200).decode("utf-8", "replace")
+        # Not where a link leads: the program chose that, and we may read more than it may.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
+            return file.read(200).decode("utf-8", "replace") if is_plain else None
     except OSError:
         return None
 

@@ -62,16 +62,19 @@ class Snoop:
             f"command_template = {json.dumps(template)}\n[sandbox]\n{sandbox}\n"
         )
 
-    def probe(self) -> tuple[dict[str, probing.Answer], dict[str, bool]]:
-        found = probing.probe(
+    def ask(self, **environ: str) -> probing.Probe:
+        return probing.probe(
             SettingsSource(self.config).current,
             "mine",
             model="ret",
-            environ={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home")},
+            environ={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), **environ},
             timeout=30,
             now=datetime(2026, 11, 21, tzinfo=UTC),
             tell=lambda _answer: None,
         )
+
+    def probe(self) -> tuple[dict[str, probing.Answer], dict[str, bool]]:
+        found = self.ask()
         answers = {answer.question: answer for answer in found.answers}
         return answers, json.loads(answers["starts"].seen.partition(": ")[2])
 
@@ -107,3 +110,32 @@ def test_where_a_sandbox_is_demanded_and_none_works_no_agent_is_started(snoop):
     assert done.exit_code == 1
     assert 'sandbox.mode is "bubblewrap", and it does not work here' in str(done.exception)
     assert not (snoop.folder / "left-behind").exists()
+
+
+LEAVES = """
+import os, sys
+os.symlink(sys.argv[1], "PROBE.md")
+folder = os.open(".", os.O_RDONLY)
+for _ in range(1500):
+    os.mkdir("d", 0o700, dir_fd=folder)
+    inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+    os.close(folder)
+    folder = inner
+os.mkdir("/tmp/x")
+sys.exit("my key is " + os.environ["WORKER_KEY"])
+"""
+
+
+def test_what_a_probed_agent_leaves_and_says_does_no_harm(snoop, monkeypatch, tmp_path):
+    """Folders without end, a link to what only we may read, and its own key as last words."""
+    key = "canary-of-the-worker-Vx81kLm"
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    (snoop.folder / "agent.py").write_text(LEAVES)
+    snoop.configure('mode = "auto"')
+    text = snoop.config.read_text().replace("[sandbox]", 'api_key_env = "WORKER_KEY"\n[sandbox]')
+    snoop.config.write_text(text)
+    found = snoop.ask(WORKER_KEY=key)
+    assert "my key is [redacted]" in json.dumps(found.as_dict())
+    assert key not in json.dumps(found.as_dict())
+    assert list((tmp_path / "own").iterdir()) == []
