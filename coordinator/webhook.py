@@ -208,6 +208,8 @@ class WebhookServer:
         claimed = claimed_digest(_only(headers, b"x-hub-signature-256"))
         if claimed is None:
             raise _Refused(401, "no signature")
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            raise _Refused(400, "a body of two lengths")  # a proxy before us may go by the other one
         if int(_only(headers, b"content-length") or b"0") > LONGEST_BODY:  # h11 takes digits only
             raise _Refused(413, "the body is too long")
         return _Head(

@@ -320,6 +320,36 @@ MALFORMED = {
         401,
     ),
     "two types": (SIGNED_HEAD + b"Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", 415),
+    "a length and chunks": (
+        SIGNED_HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        400,
+    ),
+    "chunks and a length": (
+        SIGNED_HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        400,
+    ),
+    "chunks in a disguise": (SIGNED_HEAD + b"Transfer-Encoding: xchunked\r\nContent-Length: 1\r\n\r\nx", 400),
+    "a space before a colon": (SIGNED_HEAD + b"Content-Length : 1\r\n\r\nx", 400),
+    "a length with a sign": (SIGNED_HEAD + b"Content-Length: +1\r\n\r\nx", 400),
+    "a signature over two lines": (
+        HEAD
+        + b"X-Hub-Signature-256: sha256=\r\n "
+        + sign(b"x")[7:].encode()
+        + b"\r\nContent-Length: 1\r\n\r\nx",
+        401,
+    ),
+    "a signature with something behind it": (
+        HEAD + b"X-Hub-Signature-256: " + sign(b"x").encode() + b", x\r\nContent-Length: 1\r\n\r\nx",
+        401,
+    ),
+    "an address with a host": (
+        SIGNED_HEAD.replace(b"POST /github", b"POST http://x/github") + b"Content-Length: 1\r\n\r\nx",
+        404,
+    ),
+    "a chunk that is said to be huge": (
+        SIGNED_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 21 + b"\r\nx",
+        400,
+    ),
     "a broken chunk": (SIGNED_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
 }
 
@@ -328,6 +358,55 @@ MALFORMED = {
 def test_a_request_that_is_too_long_or_ambiguous_is_refused_before_its_body_is_read(module_door, name):
     sent, status = MALFORMED[name]
     assert status_of(talk(module_door, sent)) == status
+
+
+def whole(body: bytes, guid: str = "72d3162e-cc78-11e3-81ab-4c9367dc0958") -> bytes:
+    length = f"X-GitHub-Delivery: {guid}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return HEAD + b"X-Hub-Signature-256: " + sign(body).encode() + b"\r\n" + length.encode() + body
+
+
+def test_a_second_request_in_a_connection_is_not_answered_and_not_counted(module_door):
+    """What a reverse proxy takes for one request must not be two of them here."""
+    first, second = payload(number=101), payload(number=102)
+    before = accepted(module_door)
+    said = talk(module_door, whole(first, "a-1") + whole(second, "a-2"))
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert status_of(said) == 202
+    assert accepted(module_door) == (before[0] + 1, before[1])
+    # In the body of an accepted one it is part of what was signed, and nothing else.
+    inner = payload(text=whole(second, "a-3").decode())
+    assert talk(module_door, whole(inner, "a-4")).count(b"HTTP/1.1 ") == 1
+    assert accepted(module_door) == (before[0] + 2, before[1])
+
+
+def test_a_number_that_was_used_before_lets_no_other_body_through_unsigned(module_door):
+    first = payload(number=201)
+    assert status_of(talk(module_door, whole(first, "b-1"))) == 202
+    taken, refused = accepted(module_door)
+    replaced = whole(first, "b-1").replace(b'"number": 201', b'"number": 202')
+    assert status_of(talk(module_door, replaced)) == 401
+    assert accepted(module_door) == (taken, refused + 1)
+
+
+NUMBERS = {
+    "of many digits": b"9" * 4000,
+    "of more digits than Python reads": b"9" * 5000,
+    "below zero": b"-7",
+    "infinite": b"1e999",
+    "none": b"NaN",
+    "a list": b"[" * 50 + b"]" * 50,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_in_a_delivery_does_harm(module_door, name):
+    body = b'{"action":"labeled","repository":{"id":%s,"full_name":"a/b"},"issue":{"number":%s}}' % (
+        NUMBERS[name],
+        NUMBERS[name],
+    )
+    assert status_of(talk(module_door, whole(body, f"c-{name.replace(' ', '-')}"))) == 202
+    assert module_door.inside is not None
+    assert module_door.inside.error is None
 
 
 def chunked(body: bytes, size: int) -> bytes:
