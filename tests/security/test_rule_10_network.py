@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,62 @@ def test_an_allowed_host_is_reached_by_tunnel_and_in_plain_and_nobody_else_is(st
     assert answers[3].startswith("HTTP/1.1 403 ")
     assert "evil.test" in answers[3]
     assert stage.refused == {("not_listed", f"evil.test:{server.port}"): 1}
+
+
+class Customers(ThreadingHTTPServer):
+    """A web server of many customers: goes by the Host of each request, and keeps connections open."""
+
+    daemon_threads = True
+    hosts: list[str]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.server.hosts.append(self.headers["Host"])
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+
+@pytest.fixture
+def customers() -> Iterator[Customers]:
+    with Customers(("127.0.0.1", 0), Customers.Handler) as running:
+        running.hosts = []
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def test_behind_a_plain_request_no_second_one_goes_to_another_customer_of_its_host(stage, customers):
+    """The control: who asks that server directly is answered twice."""
+    port = customers.server_address[1]
+    second = "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as direct:
+        direct.sendall(f"GET / HTTP/1.1\r\nHost: ok.test\r\n\r\n{second}".encode())
+        until(lambda: len(customers.hosts) == 2, "both were read")
+    customers.hosts.clear()
+
+    stage.policy(f"ok.test:{port}", f"127.0.0.1:{port}", pinned={"ok.test": ["127.0.0.1"]})
+    first = f"GET http://ok.test:{port}/ HTTP/1.1\r\nHost: other.test\r\n"
+    answers = stage.attack(
+        f"{first}\r\n{second}",
+        [f"{first}\r\n", second],
+        f"{first}Connection: keep-alive\r\nKeep-Alive: timeout=9\r\n\r\n{second}",
+        f"{first}Proxy-Connection: keep-alive\r\nConnection: close, keep-alive\r\n\r\n{second}",
+        f"{first}Content-Length: 0\r\nContent-Length: 40\r\n\r\n{second}",
+        f"{first}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{second}",
+        f"{first} Host: other.test\r\n\r\n{second}",
+        f"GET http://user:word@ok.test:{port}/ HTTP/1.1\r\n\r\n",
+        f"GET http://ok.test:{port}@other.test/ HTTP/1.1\r\n\r\n",
+    )
+    assert set(customers.hosts) == {f"ok.test:{port}"}
+    assert len(customers.hosts) == 4
+    assert [answer[9:12] for answer in answers] == ["200"] * 4 + ["400"] * 3 + ["403"] * 2
+    assert all(answer.count("HTTP/1.1 ") == 1 for answer in answers)
 
 
 def test_no_spelling_of_loopback_or_of_metadata_gets_through(stage, server):
