@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,51 @@ def test_with_the_plain_launcher_nothing_of_it_is_there(stage: Stage):
     assert "user@" not in unit
     assert "/run/user" not in unit
     assert not lingers(stage)
+
+
+# Has the account's own systemd start something outside, knocks at every door that it knows, looks for groups.
+_CALLS_OUT = """\
+import json, os, pathlib, socket, subprocess
+user = os.getuid()
+folder = "/run/user/%d" % user
+doors = [folder + "/systemd/private", folder + "/bus", folder + "/systemd/notify", "/run/systemd/private",
+         "/run/dbus/system_bus_socket", "/run/systemd/journal/stdout", "/run/systemd/journal/socket",
+         "/run/systemd/notify"]
+opened = []
+for door in doors:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as s:
+            try:
+                s.connect(door)
+                opened.append(door)
+            except OSError:
+                pass
+env = dict(os.environ, XDG_RUNTIME_DIR=folder, DBUS_SESSION_BUS_ADDRESS="unix:path=" + folder + "/bus")
+command = ["systemd-run", "--user", "--wait", "--quiet", "touch", "ESCAPED"]
+try:
+    ran = subprocess.run(command, env=env, capture_output=True, timeout=20).returncode
+except OSError:
+    ran = 127
+groups = os.path.isdir("/sys/fs/cgroup")
+pathlib.Path("found.json").write_text(json.dumps(dict(opened=sorted(set(opened)), ran=ran, groups=groups)))
+"""
+
+
+@pytest.mark.parametrize("mode", ["off", "bubblewrap"])
+def test_an_agent_in_a_unit_has_no_units_of_its_own_started(own_units: Stage, mode: str):
+    """The account's systemd does what the account says; in a sandbox nobody there can say anything to it."""
+    stage = own_units
+    script, escaped = "/etc/coordinator/adws/caller.py", f"{STATE}/escaped"
+    stage.systemd.write(script, _CALLS_OUT.replace("ESCAPED", escaped))
+    config = stage.config.replace('"sh", "/etc/coordinator/adws/agent.sh"', f'"/usr/bin/python3", "{script}"')
+    stage.systemd.write(CONFIG, config.replace('mode = "off"', f'mode = "{mode}"'))
+    stage.install()
+    stage.systemd.systemctl("start", UNIT)
+    number = stage.issue("Please.")
+    stage.await_pull(number)
+    found = json.loads(stage.server_file(number, "found.json"))
+    is_free = mode == "off"
+    assert (found["ran"] == 0) is is_free
+    assert stage.systemd.exists(escaped) is is_free
+    assert bool(found["opened"]) is is_free
+    assert found["groups"] is is_free
