@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 _BLOCK = 512
@@ -61,8 +62,12 @@ def _delete(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for folder, _, _, fd in os.fwalk(path, follow_symlinks=False):
-        del folder
-        with contextlib.suppress(OSError):  # an agent may have taken its own rights away
-            os.fchmod(fd, stat.S_IRWXU)
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        for folder, _, _, fd in os.fwalk(path, follow_symlinks=False):
+            del folder
+            with contextlib.suppress(OSError):  # an agent may have taken its own rights away
+                os.fchmod(fd, stat.S_IRWXU)
+        shutil.rmtree(path, ignore_errors=True)
+    except (OSError, RecursionError):  # deeper than Python goes, or than it may have folders open
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", str(path)], capture_output=True, check=False)

@@ -8,6 +8,7 @@ import pytest
 from world import World, program
 
 from adw_modules.security.guarded import LINK, Change, Policy, Tree, review, sentence
+from coordinator.trash import Trash
 
 SHELL = """
 import subprocess
@@ -67,6 +68,20 @@ def test_folders_without_end_do_not_keep_a_task_from_its_next_attempt(a_world: A
     world.start()
     world.until_state(number, "succeeded")
     assert world.result(number).outcomes == ("failed", "succeeded")
+
+
+def test_folders_without_end_do_not_stop_housekeeping_for_ever(tmp_path: Any, monkeypatch: Any) -> None:
+    """An agent may write in its configuration folder, which is in the run directory."""
+    run_dir = tmp_path / "runs" / "gh-1.1"
+    (run_dir / "agent-config").mkdir(parents=True)
+    monkeypatch.chdir(run_dir / "agent-config")
+    exec(DEEP, {})
+    monkeypatch.chdir(tmp_path)
+    trash = Trash(tmp_path / "trash")
+    trash.take(run_dir)
+    trash.empty()
+    assert not run_dir.exists()
+    assert list((tmp_path / "trash").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\u2028b", "a\x0cb", "a\x1eb", "a\x85b"])
