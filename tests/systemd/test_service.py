@@ -176,6 +176,9 @@ def test_no_process_of_the_service_gets_behind_the_door_to_a_whole_proc(stage: S
         "ls /run/coordinator-proc/proc/1 || unshare --user --map-root-user ls /run/coordinator-proc/proc/1"
     )
     assert stage.systemd.run(*inside, "sh", "-c", looks, check=False).code != 0
+    # Nor would root, had somebody given the service that account: it has no rights over files there.
+    root = (*inside[:5], "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "sh", "-c")
+    assert stage.systemd.run(*root, f"chmod 700 /run/coordinator-proc; {looks}", check=False).code != 0
     assert stage.systemd.run(*inside[:5], "ls", "/run/coordinator-proc/proc/1").code == 0, "it is there"
     assert stage.systemd.run(*inside, "sh", "-c", "echo 1 > /proc/sys/kernel/pid_max", check=False).code != 0
 
