@@ -66,6 +66,7 @@ class Provider:
         self.api_key_env: str | None = table.get("api_key_env")
         self.project_root = project_root
         self._hooks = _hook_options(dialect, self.command_template, allowed=project_hooks)
+        self.max_cost, self.max_tokens = _limit_options(dialect, self.command_template)
         problems = _template_problems(name, self.command_template)
         if problems:
             raise ConfigError(problems)
@@ -76,8 +77,12 @@ class Provider:
         model: str,
         output_file: Path | str,
         workspace: Path | str | None = None,
+        *,
+        limits: Sequence[str] = (),
     ) -> list[str]:
         """The arguments of one run: as many as the template has elements, whatever the values hold.
+
+        `limits`: options of this program's own (`max_cost`, `max_tokens`) with their values.
 
         A program given by a relative path becomes an absolute one under the project root, because the
         worker stands in its workspace. Raises CoordinatorError if the template asks for a workspace
@@ -89,7 +94,7 @@ class Provider:
         at, options = self._hooks
         template = (*self.command_template[:at], *options, *self.command_template[at:])
         command = [self._filled(element, values) for element in template]
-        return [self._rooted(command[0]), *command[1:]]
+        return [self._rooted(command[0]), *limits, *command[1:]]
 
     def _filled(self, element: str, values: Mapping[str, str]) -> str:
         """One pass, so that braces inside a value stay text."""
@@ -119,6 +124,15 @@ def _hook_options(
     if dialect is None or not template or Path(template[0]).name not in dialect.programs:
         return 0, ()
     return dialect.project_hooks.at, dialect.project_hooks.options(allowed=allowed)
+
+
+def _limit_options(dialect: Dialect | None, template: Sequence[str]) -> tuple[str, str]:
+    """The options for dollars and tokens that may be added; empty where there is none, or one is written."""
+    if dialect is None or not template or Path(template[0]).name not in dialect.programs:
+        return "", ""
+    written = {element.partition("=")[0] for element in template}
+    cost, tokens = (each if each not in written else "" for each in (dialect.max_cost, dialect.max_tokens))
+    return cost, tokens
 
 
 def _template_problems(name: str, template: Sequence[str]) -> list[str]:

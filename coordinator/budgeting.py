@@ -5,9 +5,10 @@ Decides nothing: `adw_modules.money.budget` does. Writes nothing but that a warn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from adw_modules.config import Settings
@@ -19,10 +20,11 @@ from adw_modules.money.budget import (
     Refusal,
     StopOrder,
     Subject,
+    Unit,
     Warned,
 )
 from adw_modules.routing import Checker, Target
-from adw_modules.tasks.model import Cost, Task, Usage
+from adw_modules.tasks.model import Cost, Run, Task, Usage
 from adw_modules.tasks.planning import within_budgets
 from coordinator.logs import get_logger
 from coordinator.store import Store
@@ -101,6 +103,14 @@ class Room:
         estimate = self._budgets.estimate(subject, self._store.past_runs(target.provider, target.model))
         found = self._budgets.admit(replace(book, live=live), subject, estimate, now=self._now)
         return not isinstance(found, Refusal)
+
+
+def most_of(store: Store, settings: Settings, run: Run, now: datetime) -> Mapping[Unit, Decimal]:
+    """What the budgets have left for a claimed run, others' reservations taken off; empty without budgets."""
+    budgets = budgets_of(settings)
+    if budgets is None or not any(budget.is_hard for budget in budgets.budgets):
+        return {}
+    return budgets.most(store.budget_book(budgets, now), run.run_id, now=now)
 
 
 def gate_of(store: Store, settings: Settings, now: datetime) -> Gate | None:

@@ -14,9 +14,12 @@ from pathlib import Path
 from adw_modules.agents import DIALECTS, Dialect
 from adw_modules.config import ProviderSettings
 from adw_modules.errors import SpawnError, WorkspaceError
+from adw_modules.money.budget import Unit
+from adw_modules.providers import Provider
 from adw_modules.routing.workflows import TEMPLATE
 from adw_modules.tasks.model import Run, Task
 from coordinator import enclosing
+from coordinator.budgeting import most_of
 from coordinator.environment import CONFIG_DIR, has_own_config, worker_environment
 from coordinator.launcher import LaunchSpec
 from coordinator.prompts import PromptValues, render
@@ -126,11 +129,30 @@ def _most_processes(services: Services, workspace: Workspace) -> int | None:
 def _argv(services: Services, run: Run, workspace: Workspace) -> tuple[str, ...]:
     providers = services.providers()
     run_dir = Path(run.run_dir)
-    program, *arguments = providers.get_provider(run.provider).build_command(
-        run_dir / "prompt.md", run.model, run_dir / "output.jsonl", workspace=workspace.path
+    provider = providers.get_provider(run.provider)
+    program, *arguments = provider.build_command(
+        run_dir / "prompt.md",
+        run.model,
+        run_dir / "output.jsonl",
+        workspace=workspace.path,
+        limits=_limits_of_its_own(services, run, provider),
     )
     # The worker stands in the workspace: a bare name must not be looked up there.
     return (providers.program_of(run.provider) or program, *arguments)
+
+
+def _limits_of_its_own(services: Services, run: Run, provider: Provider) -> tuple[str, ...]:
+    """What holds the line of a budget while nobody is there to count: the program's own options."""
+    options = {Unit.USD: provider.max_cost, Unit.TOKENS: provider.max_tokens}
+    if not any(options.values()):
+        return ()
+    most = most_of(services.store, services.settings, run, services.now())
+    return tuple(
+        word
+        for unit, option in options.items()
+        if option and unit in most
+        for word in (option, f"{most[unit]:f}")
+    )
 
 
 def _environment(services: Services, provider: ProviderSettings, run: Run, marker: str) -> dict[str, str]:

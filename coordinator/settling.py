@@ -15,6 +15,7 @@ from adw_modules.agents.stream import StreamSummary
 from adw_modules.api_logger import ClaudeAPILogger
 from adw_modules.catalogue import CataloguePrices
 from adw_modules.errors import PromptError, WorkspaceError
+from adw_modules.money.budget import RECHECK_RESERVED, reserved_for
 from adw_modules.money.pricing import price
 from adw_modules.money.sellers import terms_of
 from adw_modules.money.usage import named
@@ -50,6 +51,7 @@ from coordinator.workspaces import Workspace
 
 log = get_logger()
 
+MAX_COST_REACHED = "error_max_budget_usd"  # in the final record of Claude and of our own agent
 MOST_FAILURES = 50  # of one task and trigger that are remembered
 
 
@@ -195,6 +197,8 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     """Write the end of the run and the next state of its task, in one transaction; then log it."""
     if outcome.outcome is Outcome.OVER_BUDGET and ending.stop is not None:
         outcome = replace(outcome, retry_at=ending.stop.until)
+    elif outcome.outcome is Outcome.OVER_BUDGET and _is_by_our_limit(services, ending):
+        outcome = replace(outcome, retry_at=services.now() + RECHECK_RESERVED)
     outcome = replace(outcome, detail=services.redactor.text(outcome.detail))  # an agent's words may be in it
     settled = _settled(services, ending, outcome)
     reached(Point.OUTCOME_JUDGED)
@@ -219,6 +223,15 @@ def finish(services: Services, ending: Ending, outcome: RunOutcome) -> None:
     except OSError as error:  # the run is settled; the store has the same figures
         log.warning("the daily log of calls could not be written", error=str(error))
     _log_finished(ending, settled, services.settings.coordinator.max_attempts)
+
+
+def _is_by_our_limit(services: Services, ending: Ending) -> bool:
+    """Whether the agent stopped itself at what budgets had left for it; not at an option of its template."""
+    final, providers = ending.summary.final, services.providers()
+    if final is None or ending.run.provider not in providers.names or not reserved_for(ending.run).tokens:
+        return False
+    provider = providers.get_provider(ending.run.provider)
+    return bool(provider.max_cost if final.subtype == MAX_COST_REACHED else provider.max_tokens)
 
 
 def _left(services: Services, ending: Ending, outcome: RunOutcome) -> list[Target]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from adw_modules.agents import DIALECTS, with_exit_code
 from adw_modules.agents.stream import AgentEvent, RateLimit, Retry, ToolUse
@@ -95,11 +95,17 @@ class Supervisor:
     async def adopt_all(self, *, after_crash: bool = False) -> None:
         """Take over the runs of the previous daemon: follow those that live, settle those that ended.
 
-        Returns when it is known of each which it is. `after_crash`: that daemon did not end in order, so
-        what it was handling may be what ended it.
+        Returns when it is known of each which it is, and with budgets also what it has used by now: nothing
+        is started before that is counted. `after_crash`: that daemon did not end in order, so what it was
+        handling may be what ended it.
         """
         found = self._services.store.open_runs()
-        await asyncio.gather(*(self._adopt(task, run, after_crash=after_crash) for task, run in found))
+        adopted = await asyncio.gather(
+            *(self._adopt(task, run, after_crash=after_crash) for task, run in found)
+        )
+        if self._services.settings.budgets:
+            for live in filter(None, adopted):
+                await self._catch_up(live)
 
     def stop(self, run_id: int, reason: str, outcome: Outcome, *, until: datetime | None = None) -> None:
         """Ask a live run to end; the request is durable before any signal is sent.
@@ -158,15 +164,19 @@ class Supervisor:
 
     # -- runs of the previous daemon --------------------------------------------------------------
 
-    async def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> None:
-        """Each run waits for itself only: what a dead one has left behind may take seconds to end."""
+    async def _adopt(self, task: Task, run: Run, *, after_crash: bool) -> LiveRun | None:
+        """Each run waits for itself only: what a dead one has left behind may take seconds to end.
+
+        What it returns has output that somebody will read.
+        """
         try:
             state = await self._services.in_thread(self._services.launcher.adopt, Path(run.run_dir))
-            self._take_over(task, run, state, after_crash=after_crash)
+            return self._take_over(task, run, state, after_crash=after_crash)
         except SpawnError as error:  # stays as it is until the next start; the others go on
             log.error("a run cannot be judged", **about(task, run), error=str(error))
+            return None
 
-    def _take_over(self, task: Task, run: Run, state: RunState, *, after_crash: bool) -> None:
+    def _take_over(self, task: Task, run: Run, state: RunState, *, after_crash: bool) -> LiveRun | None:
         log.info("found a run", **about(task, run), found=type(state).__name__.lower())
         reached(Point.ADOPTED)
         if after_crash and not isinstance(state, Alive):
@@ -176,7 +186,7 @@ class Supervisor:
             task = replace(task, crashes=crashes)
             if crashes >= self._services.settings.coordinator.max_crashes_per_task:
                 self._settle_ended(task, run, None, failure=settling.poisoned(crashes))
-                return
+                return None
         match state:
             case Alive(handle=handle):
                 self._begin(self._add(task, run, handle=handle))
@@ -189,6 +199,7 @@ class Supervisor:
             case NeverStarted():
                 # Where the store knows of a start, it is only the run directory that is gone.
                 self._settle_ended(task, run, None, never_started=run.started_at is None)
+        return self._live[run.run_id]
 
     def _settle_ended(
         self,
@@ -304,6 +315,22 @@ class Supervisor:
         except (CoordinatorError, OSError) as error:
             self._hampered(live, error)
 
+    async def _catch_up(self, live: LiveRun) -> None:
+        """Count what a run has used while nobody looked, and stop what has come to the end of a budget."""
+        with bound_contextvars(**about(live.task, live.run)):
+            try:
+                await self._read_output(live)
+                if live.run.run_id not in self._live:  # settled meanwhile
+                    return
+                if live.handle is not None:
+                    self._save_progress(live)
+                elif (
+                    live.output.offset > live.output.counted_offset
+                ):  # it has ended: there is nothing to stop
+                    self._count(live)
+            except (CoordinatorError, OSError) as error:
+                self._hampered(live, error)
+
     def _check_output(self, live: LiveRun) -> None:
         """Stop a run, adopted ones included, that prints without end."""
         if live.stop is None and live.output.is_too_much:
@@ -377,15 +404,23 @@ class Supervisor:
             live.is_marked = True
             reached(Point.START_MARKED)
         if output.offset > output.counted_offset:
-            usage = output.summary().usage
-            budgets = budgets_of(self._services.settings)
-            spent = budgeting.spent(*settling.bill(self._services, run, usage)) if budgets else None
-            store.save_progress(run.run_id, run.token, offset=output.recorded, usage=usage, spent=spent)
-            output.saved_offset, output.counted_offset = output.recorded, output.offset
+            usage = self._count(live)
             reached(Point.PROGRESS_SAVED)
             self._meter(live, usage)
             self._check_tokens(live, usage)
             self._check_budgets(live)
+
+    def _count(self, live: LiveRun) -> Usage:
+        """Write down what a run has used so far."""
+        run, output = live.run, live.output
+        usage = output.summary().usage
+        budgets = budgets_of(self._services.settings)
+        spent = budgeting.spent(*settling.bill(self._services, run, usage)) if budgets else None
+        self._services.store.save_progress(
+            run.run_id, run.token, offset=output.recorded, usage=usage, spent=spent
+        )
+        output.saved_offset, output.counted_offset = output.recorded, output.offset
+        return usage
 
     def _meter(self, live: LiveRun, usage: Usage) -> None:
         """Count what is new for the provider's tokens of this minute."""

@@ -423,6 +423,7 @@ DIALECT = Dialect(
         }
     ),
     config_dir_env="CLAUDE_CONFIG_DIR",
+    max_cost="--max-budget-usd",
     side_file=SideFile(
         pattern="agent-config/projects/**/*.jsonl", reader=TranscriptReader, corrects_reports=False
     ),

@@ -85,4 +85,7 @@ class Dialect:
     stop_signal: str = "SIGINT"  # what lets it end in order; to its whole process group
     # Where it keeps its log-in, below the home: what a run without a key of its own has to be shown.
     login_paths: tuple[str, ...] = ()
+    # Options that take US dollars, or tokens: it starts no further request once its run has used so much.
+    max_cost: str = ""
+    max_tokens: str = ""
     reports_charge: bool = False  # its reported cost is what was charged, not its own estimate

@@ -24,5 +24,7 @@ DIALECT = Dialect(
         "--output-format",
         "stream-json",
     ),
+    max_cost="--max-cost",
+    max_tokens="--max-tokens",
     reports_charge=True,
 )

@@ -427,6 +427,22 @@ class Budgets:
                 found.setdefault(order.run_id, order)
         return list(found.values())
 
+    def most(self, book: Book, run_id: int, *, now: datetime) -> Mapping[Unit, Decimal]:
+        """What a live run may use by itself, of what hard budgets count: all that is not held by others.
+
+        That is for a program that can stop itself, should nobody be there to stop it. Several such runs may
+        together use more than there is: each is told as if the others took no more than they hold.
+        """
+        found: dict[Unit, Decimal] = {}
+        for run in (each for each in book.live if each.run_id == run_id):
+            for pot in self.pots(run.subject, hard=True):
+                for unit, _ in pot.budget.limits():
+                    if own := run.holding.of(unit):  # what costs nothing is not limited
+                        limit = book.limit(pot, unit, now=now, since=run.claimed_at)
+                        room = max(own, limit - book.use(pot).taken.of(unit) + own)
+                        found[unit] = min(room, found.get(unit, room))
+        return found
+
     def _crowd(self, book: Book, pot: Pot, now: datetime, ending: Mapping[int, StopOrder]) -> list[StopOrder]:
         """Of several runs that may go beyond the budget with their next records all but one, newest first;
         where it is reached already that one as well."""

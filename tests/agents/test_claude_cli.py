@@ -12,8 +12,10 @@ import pytest
 
 from adw_modules.agents.claude import ClaudeStream
 from adw_modules.agents.stream import Retry, StreamSummary
+from adw_modules.providers import Provider
 from adw_modules.tasks.model import ExitRecord, FailureClass, GitState, Outcome, RunOutcome, UsageSource
 from adw_modules.tasks.outcome import classify
+from coordinator.settling import MAX_COST_REACHED
 
 pytestmark = pytest.mark.agents
 
@@ -97,6 +99,23 @@ def test_a_run_that_writes_files_succeeds_and_its_tokens_are_those_billed(
     assert set(summary.usage.by_model) == {MODEL}
     assert summary.last_lines[-1] == "Done."
     assert outcome_of(0, summary, repository).outcome is Outcome.SUCCEEDED
+
+
+def test_a_run_ends_at_the_money_that_a_budget_has_left_for_it(claude, stub, repository, worker_env):
+    provider = Provider("p", {"agent": "claude", "command_template": [claude, *command(claude)[1:]]})
+    limited = provider.build_command("", MODEL, "", limits=(provider.max_cost, "0.0001"))
+    worker_env["ANTHROPIC_BASE_URL"] = stub.url(run="job", scenario="tools3")
+    done = subprocess.run(
+        limited, cwd=repository, env=worker_env, input=PROMPT, capture_output=True, timeout=60, check=False
+    )
+    stream = ClaudeStream()
+    stream.feed(done.stdout)
+    summary = stream.finish()
+    assert summary.final is not None
+    assert (done.returncode, summary.final.subtype) == (1, MAX_COST_REACHED)
+    assert stub.requests("job") == 1, "no further request once it has spent that"
+    assert_same_as_billed(summary, stub.billed("job"))
+    assert outcome_of(1, summary, repository).outcome is Outcome.OVER_BUDGET
 
 
 def test_tokens_of_sub_agents_are_counted(claude, stub, repository, worker_env):

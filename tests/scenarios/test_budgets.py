@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -139,3 +141,95 @@ def test_a_run_that_a_budget_stopped_goes_on_as_soon_as_an_operator_allows_more(
     world.until(lambda: world.starts(number) == 2, "it goes on")
     world.cli("cancel", str(number))
     world.until_state(number, "cancelled")
+
+
+# Spends a dollar at a time, once a file lets it; it obeys Claude's option where that is given.
+_SPENDER = """#!{python} -I
+import json, os, sys, time
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+most, step, turns = float(arguments.get("--max-budget-usd", "inf")), 1_000_000, 0
+say = lambda **record: print(json.dumps(record), flush=True)
+say(type="system", subtype="init", session_id="s", model="m")
+until = time.monotonic() + 60
+while time.monotonic() < until and not os.path.exists({gate!r}):
+    time.sleep(0.01)
+while turns < most and turns < {turns}:
+    turns += 1
+    usage = dict(input_tokens=step, output_tokens=0)
+    say(type="assistant", message=dict(id=str(turns), model="m", usage=usage, content=[]))
+open({spent!r}, "w").write(str(turns))
+used = dict(m=dict(inputTokens=turns * step, outputTokens=0))
+if turns >= most:
+    say(type="result", subtype="error_max_budget_usd", terminal_reason="budget_exhausted", is_error=True,
+        num_turns=turns, duration_api_ms=1, result="Reached maximum budget", modelUsage=used)
+    sys.exit(1)
+time.sleep(60)
+"""
+
+
+def a_spender(world: World, name: str, *, turns: int = 1000) -> Path:
+    """Puts an agent of that name in the place of the usual one; the file that says what it has spent."""
+    path, spent = world.folder / name, world.folder / "spent"
+    values = {"{python}": sys.executable, "{gate!r}": repr(str(world.folder / "gate"))}
+    text = _SPENDER
+    for place, value in {**values, "{turns}": str(turns), "{spent!r}": repr(str(spent))}.items():
+        text = text.replace(place, value)
+    path.write_text(text)
+    path.chmod(0o755)
+    command = {"agent": "claude", "command_template": [str(path), "--model", "{model}"]}
+    world.write_config(**{"providers.claude-cli": command})
+    return spent
+
+
+def a_price() -> dict[str, object]:
+    price = {"cost_per_million_input": 1, "cost_per_million_output": 1}
+    return {"name": "m", "provider": "claude-cli", **price}
+
+
+@pytest.mark.crash
+def test_without_a_daemon_an_agent_that_can_stops_itself_at_the_end_of_the_budget(a_world) -> None:
+    """The estimate is far too low, and nobody counts: the program was told what the budget had left."""
+    money = {"name": "daily", "money_usd": 7}
+    world: World = a_world(
+        budgets=[money], models=[a_price()], llm={"model_default": "m"}, budget_estimates={"usd": 0.5}
+    )
+    spent = a_spender(world, "claude")
+    number = world.issue()
+    world.start_process()
+    world.until_working(number)
+    world.kill()
+    world.open_gate()
+    world.until(spent.exists, "it has spent what it was told")
+    assert spent.read_text() == "7"
+    world.start()
+    task = world.until_state(number, "blocked")
+    assert [run.outcome for run in world.runs(number)] == ["over_budget"]
+    assert (task.attempts, task.failed_on[-1].why) == (0, "over_budget")
+    world.advance(61)  # and then the budget itself says until when
+    world.until(lambda: "has no room" in (world.task(number).cause or ""), "the budget refuses it")
+    assert world.starts(number) == 1
+    world.cli("budget", "allow", "daily", "--usd", "100", "--for", "2h")
+    world.until(lambda: world.starts(number) == 2, "it goes on")
+    world.cli("cancel", str(number))
+    world.until_state(number, "cancelled")
+
+
+@pytest.mark.crash
+def test_what_was_used_without_a_daemon_is_counted_before_the_next_one_starts_anything(a_world) -> None:
+    money = {"name": "daily", "money_usd": 7}
+    world: World = a_world(
+        budgets=[money], models=[a_price()], llm={"model_default": "m"}, budget_estimates={"usd": 0.5}
+    )
+    spent = a_spender(world, "wrapper", turns=20)  # no program that anybody knows options of
+    number = world.issue()
+    world.start_process()
+    world.until_working(number)
+    world.kill()
+    world.open_gate()
+    world.until(spent.exists, "it has spent more than there is")
+    other = world.issue()
+    world.start()
+    world.until_state(number, "blocked")
+    world.until_state(other, "blocked")
+    assert [run.outcome for run in world.runs(number)] == ["over_budget"]
+    assert world.starts(other) == 0

@@ -29,6 +29,7 @@ from adw_modules.money.budget import (
     Scope,
     Spent,
     Subject,
+    Unit,
     counted,
     shown,
     span,
@@ -394,8 +395,6 @@ def test_a_budget_that_cannot_be_kept_is_refused_in_a_sentence(text, sentence):
 
 
 def test_small_amounts_of_money_are_shown_with_all_that_matters():
-    from adw_modules.money.budget import Unit
-
     assert [shown(Unit.USD, Decimal(text)) for text in ("0.5", "0.0042", "1234.567")] == [
         "$0.50",
         "$0.0042",
@@ -420,3 +419,19 @@ def test_of_several_runs_whose_next_records_may_pass_the_end_one_may_go_on():
     refused = admitted(book, 2, replace(DAILY, usd=Decimal(6)))
     assert isinstance(refused, Refusal)
     assert refused.waits
+
+
+def test_a_run_is_told_what_is_left_for_it_without_what_others_hold():
+    """A program that can stop itself holds the line also while no daemon is there to count."""
+    own, other = a_live(1, reserved=2), a_live(3, reserved=2, run_id=2)
+
+    def most(*budgets: Budget, runs: Any = (own, other), **changes: Any) -> dict[Unit, Decimal]:
+        return dict(Budgets(budgets=budgets).most(a_book(4, *runs, **changes), 1, now=NOW))
+
+    assert most(DAILY) == {Unit.USD: Decimal(3)}, "of 10 others have used 4 and hold 3"
+    assert most(DAILY, replace(DAILY, usd=Decimal(9))) == {Unit.USD: Decimal(2)}, "the smallest pot counts"
+    assert most(replace(DAILY, usd=Decimal(5))) == {Unit.USD: Decimal(2)}, "never less than was reserved"
+    assert most(DAILY, allowances=(an_allowance(amounts=usd(5)),)) == {Unit.USD: Decimal(8)}
+    assert most(replace(DAILY, is_hard=False)) == {}
+    assert most(DAILY, runs=(a_live(0, reserved=0),)) == {}, "what costs nothing is not limited"
+    assert most(replace(DAILY, usd=None, tokens=500)) == {}

@@ -321,3 +321,25 @@ def test_within_one_step_a_provider_is_looked_at_once_and_in_the_next_one_again(
     assert providers.availability("p").available
     with providers.looked_at_once():
         assert providers.availability("p").available
+
+
+@pytest.mark.parametrize(
+    ("agent", "template", "expected"),
+    [
+        ("claude", ["claude", "-p"], ("--max-budget-usd", "")),
+        ("claude", ["/opt/bin/claude", "-p"], ("--max-budget-usd", "")),
+        ("claude", ["wrapper", "claude", "-p"], ("", "")),
+        ("claude", ["claude", "--max-budget-usd", "2"], ("", "")),
+        ("claude", ["claude", "--max-budget-usd=2"], ("", "")),
+        ("openrouter-cli", ["tools/openrouter-cli.py", "--max-cost", "1"], ("", "--max-tokens")),
+        ("openrouter-cli", None, ("--max-cost", "--max-tokens")),
+        ("codex", None, ("", "")),
+    ],
+)
+def test_a_program_is_told_a_limit_by_its_own_option_where_the_template_has_none(agent, template, expected):
+    table = {"agent": agent} if template is None else {"agent": agent, "command_template": template}
+    provider = Provider("p", table)
+    assert (provider.max_cost, provider.max_tokens) == expected
+    plain = provider.build_command("p.md", "m", "o")
+    limited = provider.build_command("p.md", "m", "o", limits=("--most", "1.5"))
+    assert limited == [plain[0], "--most", "1.5", *plain[1:]]
