@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -213,11 +213,24 @@ _RULES = Budgets(
 
 @dataclass
 class Going:
-    """A live run as its agent knows it: what it has really used."""
+    """A run as its agent knows it: what it has really used."""
 
     run: Run
+    labels: tuple[str, ...] = ()
     used: int = 0
     is_stopped: bool = False
+    ended_at: datetime | None = None
+
+    @property
+    def counts(self) -> int:
+        """In dollars, by hand: what it holds while it lives; then what it used, if anybody knows."""
+        is_known = self.ended_at is not None and self.used > 0
+        return self.used if is_known else max(self.used, int(self.run.reserved_usd or 0))
+
+    def is_in(self, pot: str, today: date) -> bool:
+        """Whether that pot pays for it on a day of Berlin."""
+        day = self.ended_at and self.ended_at.astimezone(_RULES.zone).date()
+        return day in (None, today) and (pot == "day" or pot in self.labels)
 
     @property
     def cost(self) -> Cost:
@@ -236,6 +249,7 @@ class Spending(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="budget"))
         self.now = datetime.fromisoformat("2026-10-24T20:00+00:00")  # the day before one of 25 hours
         self.live: list[Going] = []
+        self.ended: list[Going] = []
         self.largest = 0  # record
         self.tasks = 0
         self._open()
@@ -261,7 +275,7 @@ class Spending(RuleBasedStateMachine):
         self.tasks += 1
         task = queue(self.store, self.tasks, now=self.now, labels=labels)
         if claimed := claim(self.store, task.task_id, _RULES, now=self.now):
-            self.live.append(Going(run=replace(claimed[1], started_at=self.now)))
+            self.live.append(Going(run=replace(claimed[1], started_at=self.now), labels=labels))
             book, subject = self.store.budget_book(_RULES, self.now), _RULES.subject(claimed[0], "claude-cli")
             for pot in _RULES.pots(subject, hard=True):
                 for unit, limit in pot.budget.limits():
@@ -303,6 +317,8 @@ class Spending(RuleBasedStateMachine):
 
     def _end(self, going: Going) -> None:
         self.live.remove(going)
+        self.ended.append(going)
+        going.ended_at = self.now
         is_counted = going.used > 0  # of one that said nothing nothing is known
         assert self.store.finish(
             going.run,
@@ -335,6 +351,15 @@ class Spending(RuleBasedStateMachine):
             record = self.largest * (30 if each.unit is Unit.TOKENS else 1)
             if each.pot.budget.is_hard:
                 assert each.spent + each.reserved <= each.limit + record, each
+
+    @invariant()
+    def reservations_and_settlements_added_up_by_hand_are_within_the_budget_and_one_record(self) -> None:
+        today = self.now.astimezone(_RULES.zone).date()
+        for pot, limit in (("day", 40), ("docs", 30), ("ui", 30)):
+            runs = [each for each in (*self.live, *self.ended) if each.is_in(pot, today)]
+            assert sum(each.counts for each in runs) <= limit + self.largest, (pot, runs)
+        for going in (*self.live, *self.ended):  # each task has one run here
+            assert going.counts <= 20 + self.largest
 
     @invariant()
     def what_is_counted_is_what_was_used(self) -> None:
