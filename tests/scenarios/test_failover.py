@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 from world import LABEL, MAINTAINER, REPO, STRANGER, WRITE, Result, World
 
@@ -161,9 +162,10 @@ def test_a_wait_survives_the_daemon(world: World) -> None:
 
 def test_a_provider_that_is_down_for_an_hour_is_used_again_when_it_is_back(world: World) -> None:
     """All targets down for an hour, then back. A provider that fails is asked ever more seldom."""
-    set_up(world, "one/m1")
+    set_up(world, "one/m1", "two/m2")
     world.write_config(coordinator={"max_attempts": 50, "max_runs_per_issue": 50})
-    fails(world, "m1", 500)
+    for model in ("m1", "m2"):
+        fails(world, model, 500)
     number = world.issue()
     world.start()
     world.until(lambda: world.starts(number) == 1, "the first run")
@@ -173,7 +175,8 @@ def test_a_provider_that_is_down_for_an_hour_is_used_again_when_it_is_back(world
         )
         world.advance(301)
     runs = world.starts(number)
-    fails(world, "m1", None)
+    for model in ("m1", "m2"):
+        fails(world, model, None)
     for _ in range(30):
         task = world.task(number)
         if task is not None and task.state.value == "succeeded":
@@ -183,7 +186,7 @@ def test_a_provider_that_is_down_for_an_hour_is_used_again_when_it_is_back(world
             lambda: (t := world.task(number)) and t.state.value not in {"queued", "running"}, "it rests"
         )
     world.until_state(number, "succeeded")
-    assert runs <= 13
+    assert runs <= 16, "twice a quarter of an hour at most, once the first failures are over"
 
 
 def test_refused_credentials_stop_a_provider_until_its_key_changes_and_others_do_the_work(
@@ -283,6 +286,59 @@ def test_configuration_swapped_in_the_middle_of_a_failover_decides_what_comes_ne
     world.write_config(routing={"fallbacks": ["three/m3"]})
     world.until_state(number, "succeeded")
     assert went(world, number) == ["one/m1", "two/m2", "three/m3"]
+
+
+def test_configuration_swapped_in_the_middle_of_decisions_mixes_no_two_of_them(world: World) -> None:
+    """Each run goes where the configuration that it names leads, however often the file changes meanwhile."""
+    set_up(world, "one/m1", "two/m2")
+    world.write_config(coordinator={"max_concurrent_workers": 12})
+    world.start()
+    ways: list[tuple[str, str | None]] = []
+    for provider, model in (("two", "m2"), ("one", "m1")):
+        world.write_config(routing={"default_provider": provider, "default_model": model, "fallbacks": []})
+        while provider not in {gone_to for _, gone_to in ways[-2:]}:
+            both = [world.issue(), world.issue()]
+            for number in both:
+                world.until_state(number, "succeeded")
+            ways += [(run.config_version, run.provider) for number in both for run in world.runs(number)]
+    assert len({version for version, _ in ways}) == len(set(ways)) == 3, (
+        "one way for each version of the file"
+    )
+
+
+@pytest.mark.crash
+def test_a_provider_that_flaps_is_left_alone_for_longer_and_every_task_gets_done(world: World) -> None:
+    set_up(world, "one/m1", "two/m2")
+    world.start()
+    world.until(lambda: world.state_dir.joinpath("daemon.json").exists(), "the daemon is up")
+
+    def way_of_the_next() -> list[str]:
+        number = world.issue()
+
+        def is_done() -> bool:
+            world.advance(0)  # its clock was pushed forward, and polls come by the real one
+            task = world.task(number)
+            return task is not None and task.state.value == "succeeded"
+
+        world.until(is_done, "it is done")
+        return went(world, number)
+
+    def wait() -> float:
+        circuit = world.store.circuits()["one", "m1"]
+        assert circuit.until is not None
+        return (circuit.until - circuit.updated_at).total_seconds()
+
+    around, waits = ["one/m1", "two/m2"], []
+    for failures in (3, 1, 0, 3):  # until it is shut; on trial; on trial, and it answers; until it is shut
+        fails(world, "m1", 500 if failures else None)
+        if failures == 0:
+            assert way_of_the_next() == ["one/m1"]
+            continue
+        assert [way_of_the_next() for _ in range(failures)] == [around] * failures
+        assert way_of_the_next() == ["two/m2"], "spared"
+        waits.append(wait())
+        world.advance(waits[-1] + 1)
+    assert waits == [30, 60, 60], "one success does not make up for two failures"
 
 
 def test_a_label_from_a_permitted_person_beats_the_rules_and_one_from_others_changes_nothing(
