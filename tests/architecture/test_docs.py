@@ -302,6 +302,14 @@ def test_the_tests_that_pages_name_exist():
     assert [f"{name}::{test}" for name, test in sorted(named) if f"def {test}(" not in texts[name]] == []
 
 
+def test_each_property_of_routing_is_proven_by_named_tests():
+    proven = re.findall(
+        r"^\| (.+?) \| (.+) \|$", section("docs/routing.md", "What is proven where"), re.MULTILINE
+    )
+    assert len(proven) > 15
+    assert [what for what, tests in proven[1:] if "::test_" not in tests] == []
+
+
 def test_every_decision_is_in_the_index_under_a_number_of_its_own():
     folder = ROOT / "docs" / "decisions"
     records = {file.name for file in folder.glob("[0-9]*.md")}
