@@ -23,6 +23,7 @@ from adw_modules.routing.circuits import Circuit, Circuits, Key
 from adw_modules.routing.rates import WINDOW, Asked, Told, Window
 from coordinator.logs import get_logger
 from coordinator.services import Services
+from coordinator.store import Store
 
 log = get_logger()
 
@@ -83,7 +84,7 @@ class Breakers:
         self._services = services
         self._on_change = on_change
         self.circuits: Circuits = services.store.circuits()
-        self.windows = self._recent()
+        self.windows = recent_windows(services.store, services.now())
         self._shown: dict[Key, HealthEvent] = {}  # what each provider and model last showed
         self._unsaved: dict[Key, Circuit] = {}
 
@@ -128,13 +129,6 @@ class Breakers:
         if limit.remaining is not None and limit.resets_at is not None:
             window = self.windows.setdefault(provider, Window())
             window.hear(model, Told(remaining=limit.remaining, resets_at=limit.resets_at))
-
-    def _recent(self) -> dict[str, Window]:
-        """The last minute as the store has it, for a daemon that was not there then."""
-        now, runs = self._services.now(), defaultdict[str, list[Asked]](list)
-        for run in self._services.store.asked_since(now - WINDOW):
-            runs[run.provider].append(run)
-        return {provider: Window.of(found, now) for provider, found in runs.items()}
 
     def _tell(self, event: HealthEvent) -> None:
         """Say once what a run has shown about its provider, until it shows something else."""
@@ -211,6 +205,14 @@ class Breakers:
             store.wake_blocked(now)
         except StoreError as error:  # they are looked at when their own time comes
             log.error("parked tasks could not be woken", error=str(error))
+
+
+def recent_windows(store: Store, now: datetime) -> dict[str, Window]:
+    """The last minute of each provider as the store has it, for whoever was not there then."""
+    runs = defaultdict[str, list[Asked]](list)
+    for run in store.asked_since(now - WINDOW):
+        runs[run.provider].append(run)
+    return {provider: Window.of(found, now) for provider, found in runs.items()}
 
 
 def _is_shut(circuit: Circuit | None) -> bool:

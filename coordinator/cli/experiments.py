@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
 
 
 def experiments(
-    name: Annotated[str | None, typer.Argument(help="One of [[experiments]].", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of the configured experiments; all without it.", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adw_modules.routing import ModelRouter, NoRoute, Resolver, RoutingDecision
     from adw_modules.routing.chains import Listing
     from adw_modules.routing.circuits import Circuits, Live
+    from adw_modules.routing.rates import Window
     from adw_modules.tasks.model import Run, Task
     from coordinator.budgeting import Gate
     from coordinator.settings import LoadedSettings
@@ -124,6 +125,7 @@ def _maybe_reading(loaded: LoadedSettings) -> Iterator[Store | None]:
 
 def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[str, Any]:
     from adw_modules.tasks.planning import attributes
+    from coordinator.breakers import recent_windows
     from coordinator.budgeting import gate_of
     from coordinator.cli.common import find_task, reading, settings_in_force
     from coordinator.planner import working_context
@@ -144,8 +146,17 @@ def _of_issue(issue: str, config: Any, at: str | None, now: datetime) -> dict[st
         )
         if gate is not None:
             asked["budget_left"] = gate.left(task)
+        windows = recent_windows(store, moment)
         decided = _decided(
-            loaded, asked, moment, task=task, live=live, circuits=circuits, store=store, gate=gate
+            loaded,
+            asked,
+            moment,
+            task=task,
+            live=live,
+            circuits=circuits,
+            windows=windows,
+            store=store,
+            gate=gate,
         )
     return {"task": task.name, "runs": runs, "now": decided}
 
@@ -184,6 +195,7 @@ def _decided(
     task: Task | None = None,
     live: Sequence[Live] = (),
     circuits: Circuits | None = None,
+    windows: Mapping[str, Window] | None = None,
     store: Store | None = None,
     gate: Gate | None = None,
 ) -> dict[str, Any]:
@@ -205,7 +217,9 @@ def _decided(
         listing=listing,
     )
     checks = (gate.checker,) if gate else ()
-    supply = Supply(circuits=known, context_window=router.chains.context_window, checks=checks)
+    supply = Supply(
+        circuits=known, windows=windows or {}, context_window=router.chains.context_window, checks=checks
+    )
     eligible = eligibility(task, live, limits=limits_of(loaded.settings), supply=supply, now=at)
     estimate = estimate_for(router, picker, at)
     if task is not None and estimate is not None:

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Say in one sentence why a task is (not) running, and when it will be looked at again."""
     from adw_modules.security.sanitise import issue_text
+    from adw_modules.tasks.planning import is_urgent
     from coordinator.cli.common import daemon_status, find_task, print_json, reading, settings_in_force
     from coordinator.clock import utc_now
     from coordinator.logs import printable
@@ -36,11 +37,14 @@ def why(issue: IssueArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Js
         except CoordinatorError as error:
             raise CoordinatorError(f"{error}{_closed(daemon)}") from error
         runs = store.runs_of(task.task_id)
+        live, coordinator = store.open_runs(), loaded.settings.coordinator
         circumstances = Circumstances(
             daemon=daemon,
             is_paused=store.get_state(PAUSED) is not None,
-            busy=len(store.open_runs()),
-            slots=loaded.settings.coordinator.max_concurrent_workers,
+            busy=len(live),
+            busy_with_others=sum(not is_urgent(other) for other, _ in live),
+            slots=coordinator.max_concurrent_workers,
+            kept=0 if is_urgent(task) else coordinator.reserved_high_priority_workers,
             now=utc_now(),
         )
         decision = store.decision_of(runs[-1].run_id) if runs else None
@@ -95,12 +99,17 @@ def _decided(found: DecidedRecord, now: datetime) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What else decides whether a task starts. `daemon` is None when none runs."""
+    """What else decides whether a task starts. `daemon` is None when none runs.
+
+    `kept`: worker slots for more urgent tasks; `busy_with_others`: those in use by tasks that may not take these.
+    """
 
     daemon: dict[str, Any] | None
     is_paused: bool
     busy: int
+    busy_with_others: int
     slots: int
+    kept: int
     now: datetime
 
 
@@ -197,4 +206,10 @@ def _why_queued(around: Circumstances) -> str:
     if around.busy >= around.slots:
         slots = f"all {around.slots} worker slots are" if around.slots > 1 else "the only worker slot is"
         return f"{slots} busy, it starts when one is free and nothing more urgent waits"
+    if around.kept and around.busy_with_others >= around.slots - around.kept:
+        kept = f"{around.kept} of the {around.slots} worker slots {'is' if around.kept == 1 else 'are'} kept"
+        return (
+            f"{kept} for critical and high priority (coordinator.reserved_high_priority_workers), "
+            "it starts when one of the others is free"
+        )
     return "it is about to start, or waits for a free slot of its provider"

@@ -404,6 +404,8 @@ def test_no_more_runs_start_in_a_minute_than_a_provider_may_be_asked(world: Worl
         world.until_state(number, "succeeded")
     assert "one has had its 2 requests of this minute" in (task.cause or "")
     assert world.starts(last) == 0
+    (target,) = world.cli("route", "explain", str(last), "--json")["now"]["targets"]
+    assert "one has had its 2 requests of this minute" in target["why"]
     world.stop()
     task = world.until_state(last, "blocked")
     world.start()  # it looks at all that is parked, and still knows of this minute

@@ -73,6 +73,9 @@ def test_why_explains_every_state_in_one_sentence(a_world) -> None:
     assert f"`coordinator retry {failed}`" in world.cli("why", str(failed))
     assert "running on claude-cli/claude-sonnet-4-5" in world.cli("why", str(running))
     assert "busy" in world.cli("why", str(queued))
+    world.write_config(coordinator={"max_concurrent_workers": 2, "reserved_high_priority_workers": 1})
+    world.until_logged("configuration reloaded")
+    assert "1 of the 2 worker slots is kept for critical and high" in world.cli("why", str(queued))
     world.stop()
     assert "no daemon runs" in world.cli("why", str(queued))
 
