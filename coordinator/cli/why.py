@@ -101,7 +101,7 @@ def _decided(found: DecidedRecord, now: datetime) -> str:
 class Circumstances:
     """What else decides whether a task starts. `daemon` is None when none runs.
 
-    `kept`: worker slots for more urgent tasks; `busy_with_others`: those in use by tasks that may not take these.
+    `kept`: slots for more urgent tasks; `busy_with_others`: those that tasks have which may not take these.
     """
 
     daemon: dict[str, Any] | None
