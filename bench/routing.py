@@ -175,7 +175,7 @@ def selections() -> dict[str, float]:
     for _ in range(ROUNDS):
         for word, resolver in picker.resolvers.items():
             spec = SelectTarget(select=word, options={"require": ["tools"]})
-            resolver(spec, given[0], known)  # the first of a minute works out all prices
+            resolver(spec, given[0], known)  # the first works out all prices
             rate = per_second(lambda task, one=resolver, of=spec: one(of, task, known), given)
             found[f"select_{word}_ms"].append(1000 / rate)
         floor = per_second(lambda _: sorted((len(str(target)), str(target)) for target in targets), given)

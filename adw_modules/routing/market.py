@@ -18,6 +18,7 @@ from adw_modules.catalogue.choosing import capability_called
 from adw_modules.config import ModelSettings, ProviderSettings, Settings
 from adw_modules.errors import CoordinatorError
 from adw_modules.money.pricing import price
+from adw_modules.money.quotes import PriceSource
 from adw_modules.money.sellers import OPENROUTER, seller_of, terms_of
 from adw_modules.routing.memory import Experience
 from adw_modules.routing.options import Options
@@ -26,6 +27,7 @@ from adw_modules.tasks.model import ModelUsage, Usage, UsageSource
 
 LISTING_AGENT = "openrouter-cli"  # the program that can be given any model of the catalogue
 TOO_SMALL = "its context is too small"
+_MOST_USES = 256  # that costs are kept for
 _MOST_STANDING = 32  # selections whose models are kept
 _ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -85,7 +87,8 @@ class Market:
         self._standing: dict[tuple[Options, date], dict[Target, tuple[str | None, int | None]]] = {}
         # By what a run takes: mostly that is the same for all who have no runs of their own.
         self._costs: defaultdict[tuple[ModelUsage, int], dict[Target, Decimal | None]] = defaultdict(dict)
-        self._minute: datetime | None = None  # the one that `_costs` are of
+        self._passing: set[Target] = set()  # those whose price another minute may change
+        self._minute: datetime | None = None  # the one that their costs are of
 
     def offered(self) -> tuple[Target, ...]:
         """All that can be had from providers that are switched on, without looking at it."""
@@ -135,11 +138,28 @@ class Market:
         minute = at.replace(second=0, microsecond=0)
         if minute != self._minute:
             self._minute = minute
-            self._costs.clear()
+            self._forget_passing()
         costs = self._costs[used, longest_prompt]
         if target not in costs:
             costs[target] = self._priced(target, used, longest_prompt, minute)
         return costs[target]
+
+    def _forget_passing(self) -> None:
+        """Most prices hold as long as the catalogue does: nothing is worked out again for those."""
+        if len(self._costs) > _MOST_USES:
+            self._costs.clear()
+        for costs in self._costs.values():
+            for target in self._passing:
+                costs.pop(target, None)
+
+    def _lasts(self, target: Target, source: PriceSource | None) -> bool:
+        """Whether what `source` says of the target is the same at every minute."""
+        if source is not PriceSource.CATALOGUE:
+            return source is PriceSource.CONFIG
+        row = self._catalogue.get(target.model)
+        if row is None or row.alias_target is not None:
+            return False
+        return not any(each.is_timed for each in row.pricing.overrides)
 
     def _priced(self, target: Target, used: ModelUsage, longest: int, at: datetime) -> Decimal | None:
         terms = terms_of(
@@ -157,9 +177,11 @@ class Market:
                 by_model={target.model: tokens},
                 longest_prompt={target.model: longest},
             )
-            usd = price(usage, self._settings.models, at=at, terms=terms).usd
-            if usd is not None:
-                return usd
+            cost = price(usage, self._settings.models, at=at, terms=terms)
+            if cost.usd is None or tokens != used or not self._lasts(target, cost.source):
+                self._passing.add(target)
+            if cost.usd is not None:
+                return cost.usd
         return None
 
     def _records(self, model_id: str) -> Sequence[PriceRecord]:

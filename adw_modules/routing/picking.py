@@ -171,8 +171,9 @@ class Picker:
     def _refreshed(self) -> Knowledge:
         known = self._knowledge()
         if known is not self._known:
+            if self._known is None or known.catalogue is not self._known.catalogue:
+                self._market = Market(self._settings, known.catalogue, known.sync_id)
             self._known = known
-            self._market = Market(self._settings, known.catalogue, known.sync_id)
             self._memories.clear()
         return known
 
