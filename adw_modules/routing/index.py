@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from adw_modules.routing.attributes import Attrs, Reader, reader
+from adw_modules.routing.attributes import Attrs, Reader, raw, reader
 from adw_modules.routing.clauses import Clause, Condition
 from adw_modules.routing.meaning import Predicate, Test, compares_numbers, numbers_of, predicate_of
 from adw_modules.routing.vocabulary import Kind, Path, attribute
@@ -40,22 +40,26 @@ _MOST_REMEMBERED = 4096  # values of one attribute; then it begins anew
 
 @dataclass(slots=True, kw_only=True)
 class _Column:
-    """The clauses on one attribute. A set bit: as far as this attribute goes, the rule can match."""
+    """The clauses on one attribute. A set bit: as far as this attribute goes, the rule can match.
 
+    Remembered is by the value as it was given; `read` makes of it what the clauses compare.
+    """
+
+    path: Path
     read: Reader
     everywhere: int  # all bits set
-    clauses: list[tuple[int, Predicate]]  # the rule's bit, and what it asks
+    clauses: list[tuple[int, Predicate]]  # the bits of all rules that ask the same, and what they ask
     remembered: dict[object, int] = field(default_factory=dict)
 
     def bits(self, attrs: Attrs) -> int:
-        value: Any = self.read(attrs)
-        kind = value.__class__
+        given: Any = raw(attrs, self.path)
+        kind = given.__class__
         try:
-            key = value if kind in _SIMPLE else tuple(value) if kind is list else (kind, value)
+            key = given if kind in _SIMPLE else tuple(given) if kind is list else (kind, given)
             found = self.remembered.get(key)
         except TypeError:  # somebody's list of lists: worked out each time
-            return self.worked_out(value)
-        return self.remember(key, value) if found is None else found
+            return self.worked_out(self.read(attrs))
+        return self.remember(key, self.read(attrs)) if found is None else found
 
     def remember(self, key: object, value: object) -> int:
         if len(self.remembered) >= _MOST_REMEMBERED:
@@ -74,6 +78,7 @@ class _Column:
 # One key each: no two values of these classes that differ are equal. Others go with their class, because
 # 1, 1.0 and True are one key to a dict. Items of a list need not: only a text in it can make a clause hold.
 _SIMPLE = frozenset({str, int, type(None)})
+_AS_IT_IS = object()  # of no simple class: the column looks by itself
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,19 +117,47 @@ class RuleIndex:
             self._rest.append(tuple(rest))
         by_use = sorted(asked.items(), key=lambda item: -len(item[1]))
         self._columns = [self._column(path, clauses) for path, clauses in by_use]
+        # What nearly every value of nearly every column comes to, without a call: see `matching`.
+        self._steps = [
+            (each.path[0], each.path[1] if len(each.path) > 1 else None, each.remembered, each)
+            for each in self._columns
+            if not isinstance(each, _Thresholds) and len(each.path) <= 2
+        ]
+        inlined = {id(step[-1]) for step in self._steps}
+        self._others = [each for each in self._columns if id(each) not in inlined]
 
     def _column(self, path: Path, asked: list[tuple[int, Clause]]) -> _Column:
-        clauses = [(bit, predicate) for bit, clause in asked if (predicate := predicate_of(clause.meaning))]
+        alike: dict[str, int] = {}
+        found: dict[str, Predicate] = {}
+        for bit, clause in asked:
+            predicate, spelt = (
+                predicate_of(clause.meaning),
+                repr(clause.meaning),
+            )  # to `==`, 1 and True are one
+            if predicate is not None:
+                alike[spelt] = alike.get(spelt, 0) | bit
+                found[spelt] = predicate
+        clauses = [(bits, found[spelt]) for spelt, bits in alike.items()]
         read = reader(path)
         if path[0] in _RECURRING:
-            return _Column(read=read, everywhere=self._everywhere, clauses=clauses)
+            return _Column(path=path, read=read, everywhere=self._everywhere, clauses=clauses)
         numbers = sorted({number for _, clause in asked for number in numbers_of(clause.meaning)})
-        return _Thresholds(read=read, everywhere=self._everywhere, clauses=clauses, numbers=numbers)
+        return _Thresholds(
+            path=path, read=read, everywhere=self._everywhere, clauses=clauses, numbers=numbers
+        )
 
     def matching(self, attrs: Attrs) -> Iterator[int]:
         """The positions of the rules that match, in order. Works only as far as it is asked."""
         left = self._everywhere
-        for column in self._columns:
+        for head, key, remembered, column in self._steps:
+            value = attrs.get(head)
+            if key is not None and value is not None:
+                value = value.get(key) if value.__class__ is dict else _AS_IT_IS
+            found = remembered.get(value) if value.__class__ in _SIMPLE else None
+            left &= column.bits(attrs) if found is None else found
+            if not left:
+                return
+        for column in self._others:
             left &= column.bits(attrs)
             if not left:
                 return

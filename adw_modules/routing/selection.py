@@ -107,7 +107,7 @@ class ModelRouter:
         """
         asking = _Asking(eligible, self._completed(attrs))
         override = asking.known.get(ATTRIBUTE)
-        if isinstance(override, Mapping) and override.get("labels"):
+        if override is not None and isinstance(override, Mapping) and override.get("labels"):
             return self._overridden(override, asking)
         matching = self._index.matching(asking.known) if self.enabled else iter(())
         for position in matching:
