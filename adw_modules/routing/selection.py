@@ -288,10 +288,10 @@ class ModelRouter:
         if self._now is not None and ("hour" not in known or "weekday" not in known):
             for name, value in at_local(self._now(), self._timezone).items():
                 known.setdefault(name, value)
-        if self._asks_status and "provider_status" not in known:
-            if self._statuses is not None:
+        if "provider_status" not in known:
+            if self._statuses is not None:  # also where no rule asks: a later one may, in a replay
                 known["provider_status"] = dict(self._statuses())
-            elif self._providers is not None:
+            elif self._asks_status and self._providers is not None:
                 known["provider_status"] = _status(self._providers)
         return known
 

@@ -379,6 +379,13 @@ def test_a_rule_can_ask_whether_a_provider_is_down(config, tmp_path):
     assert router.route({**CRITICAL, "provider_status": {"claude-cli": "down"}})[1] == "fallback"
 
 
+def test_how_providers_are_is_kept_also_where_no_rule_asks(config):
+    """So that `route replay` can try a rule that does on this decision."""
+    decision = ModelRouter(config, statuses=lambda: {"claude-cli": "degraded"}).decide(DOCS)
+    assert decision.known["provider_status"] == {"claude-cli": "degraded"}
+    assert "provider_status" not in decision.attrs_line
+
+
 # -- mistakes -------------------------------------------------------------------------------------------
 
 
