@@ -6,6 +6,7 @@ What refuses it is in `values.py`, `schema.py` and `cross_checks.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -75,7 +76,27 @@ def warnings(settings: Settings) -> list[str]:
         found += _provider_warnings(key, provider)
         if name == default and not provider.enabled:
             found.append(f"{key} is disabled, but it is the default provider.")
-    return [*found, *_network_warnings(settings), *_general_warnings(settings)]
+    return [
+        *found,
+        *_budget_warnings(settings),
+        *_network_warnings(settings),
+        *_general_warnings(settings),
+    ]
+
+
+def _budget_warnings(settings: Settings) -> Iterator[str]:
+    """A run is thought to take a fixed amount until there are others to go by: on less it starts but once."""
+    estimates = settings.budget_estimates
+    thought = {"usd": estimates.usd, "tokens": Decimal(estimates.tokens)}
+    for budget in (entry.budget for entry in settings.budgets if entry.budget.is_hard):
+        for unit, limit in budget.limits():
+            if limit < thought[unit]:
+                key = f"budget_estimates.{unit}"
+                yield (
+                    f"budget {budget.name} is smaller than {key} ({thought[unit]:f}): until "
+                    f"{estimates.min_runs} runs of a model have ended, one starts only while nothing of the "
+                    f"budget is spent; set {key} to what a run takes."
+                )
 
 
 def _network_warnings(settings: Settings) -> Iterator[str]:

@@ -976,3 +976,22 @@ def test_the_line_found_for_a_key_holds_that_key(document, windows):
     for path, marker in expected:
         line = text.splitlines()[found.line(path) - 1]
         assert marker in line
+
+
+def test_a_hard_budget_smaller_than_the_estimate_is_warned_about():
+    budgets = """
+[[budgets]]
+name = "small"
+money_usd = 0.5
+tokens = 2000000
+[[budgets]]
+name = "soft"
+tokens = 5
+hard = false
+"""
+    (warning,) = [each for each in parse_settings(budgets, source="x").warnings() if "budget" in each]
+    assert warning.startswith(
+        "budget small is smaller than budget_estimates.usd (1): until 5 runs of a model"
+    )
+    fits = budgets + "[budget_estimates]\nusd = 0.1\n"
+    assert not [each for each in parse_settings(fits, source="x").warnings() if "budget" in each]
