@@ -22,6 +22,7 @@ from typing import Any
 from adw_modules.agents import DIALECTS, Dialect
 from adw_modules.errors import ConfigError, CoordinatorError
 
+MAX_COST_REACHED = "error_max_budget_usd"  # in the final record of Claude and of our own agent
 PLACEHOLDERS = ("prompt_file", "model", "output_file", "workspace")
 
 # `{name}` or `${name}`. Other braces are text: a template may carry JSON.
@@ -95,6 +96,13 @@ class Provider:
         template = (*self.command_template[:at], *options, *self.command_template[at:])
         command = [self._filled(element, values) for element in template]
         return [self._rooted(command[0]), *limits, *command[1:]]
+
+    def has_added_limit(self, subtype: str) -> bool:
+        """Whether a run that ended over its own budget met a limit of ours, by the word of its final record.
+
+        The other one is in the template, and what it means is not ours to say.
+        """
+        return bool(self.max_cost if subtype == MAX_COST_REACHED else self.max_tokens)
 
     def _filled(self, element: str, values: Mapping[str, str]) -> str:
         """One pass, so that braces inside a value stay text."""

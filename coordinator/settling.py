@@ -51,7 +51,6 @@ from coordinator.workspaces import Workspace
 
 log = get_logger()
 
-MAX_COST_REACHED = "error_max_budget_usd"  # in the final record of Claude and of our own agent
 MOST_FAILURES = 50  # of one task and trigger that are remembered
 
 
@@ -230,8 +229,7 @@ def _is_by_our_limit(services: Services, ending: Ending) -> bool:
     final, providers = ending.summary.final, services.providers()
     if final is None or ending.run.provider not in providers.names or not reserved_for(ending.run).tokens:
         return False
-    provider = providers.get_provider(ending.run.provider)
-    return bool(provider.max_cost if final.subtype == MAX_COST_REACHED else provider.max_tokens)
+    return providers.get_provider(ending.run.provider).has_added_limit(final.subtype)
 
 
 def _left(services: Services, ending: Ending, outcome: RunOutcome) -> list[Target]:

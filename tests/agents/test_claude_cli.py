@@ -12,10 +12,9 @@ import pytest
 
 from adw_modules.agents.claude import ClaudeStream
 from adw_modules.agents.stream import Retry, StreamSummary
-from adw_modules.providers import Provider
+from adw_modules.providers import MAX_COST_REACHED, Provider
 from adw_modules.tasks.model import ExitRecord, FailureClass, GitState, Outcome, RunOutcome, UsageSource
 from adw_modules.tasks.outcome import classify
-from coordinator.settling import MAX_COST_REACHED
 
 pytestmark = pytest.mark.agents
 

@@ -157,7 +157,8 @@ while turns < most and turns < {turns}:
     turns += 1
     usage = dict(input_tokens=step, output_tokens=0)
     say(type="assistant", message=dict(id=str(turns), model="m", usage=usage, content=[]))
-open({spent!r}, "w").write(str(turns))
+open({spent!r} + ".new", "w").write(str(turns))
+os.rename({spent!r} + ".new", {spent!r})
 used = dict(m=dict(inputTokens=turns * step, outputTokens=0))
 if turns >= most:
     say(type="result", subtype="error_max_budget_usd", terminal_reason="budget_exhausted", is_error=True,

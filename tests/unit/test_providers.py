@@ -340,6 +340,11 @@ def test_a_program_is_told_a_limit_by_its_own_option_where_the_template_has_none
     table = {"agent": agent} if template is None else {"agent": agent, "command_template": template}
     provider = Provider("p", table)
     assert (provider.max_cost, provider.max_tokens) == expected
+    ends = (
+        provider.has_added_limit("error_max_budget_usd"),
+        provider.has_added_limit("error_during_execution"),
+    )
+    assert ends == (expected[0] != "", expected[1] != ""), "one of the template is not ours"
     plain = provider.build_command("p.md", "m", "o")
     limited = provider.build_command("p.md", "m", "o", limits=("--most", "1.5"))
     assert limited == [plain[0], "--most", "1.5", *plain[1:]]
