@@ -163,9 +163,10 @@ class GitHubServer:
         """
         self._released.set()
         self._hooks.close()
-        self._listener.close()
+        self._listener.accept_no_more()
         if self._thread.is_alive():
             self._thread.join()
+        self._listener.end()
         if self._own_root is not None:
             self._own_root.cleanup()
         if self.failures:
@@ -770,12 +771,13 @@ class _Listener(ThreadingHTTPServer):
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def close(self) -> None:
-        """Wake the accepting thread with a connection of our own, then end every other one."""
-        if self._is_closing:
-            return
+    def accept_no_more(self) -> None:
+        """Wake the accepting thread, which ends."""
         self._is_closing = True
-        socket.create_connection(("127.0.0.1", self.server_address[1])).close()
+        _end(self.socket)
+
+    def end(self) -> None:
+        """Free the port and end every connection. After the accepting thread, so that none is missed."""
         self.server_close()
         with self._guard:
             for connection in self._connections:

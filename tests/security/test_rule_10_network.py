@@ -68,10 +68,13 @@ class Server:
     def __enter__(self) -> Server:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # to close it would leave the thread in its `accept`
+        self._thread.join(20)
         self._socket.close()
 
     def _serve(self) -> None:
