@@ -84,6 +84,9 @@ class RepositoryPoller:
     listed_at: float | None = None  # monotonic: when the newest listing arrived
     repo_id: int = 0  # as the newest listing said; 0 before the first
     _missing_once: set[int] = field(default_factory=set)
+    _same: asyncio.Task[None] = field(
+        init=False
+    )  # of the poll under way: whether the name is still of our repository
 
     @property
     def _judge(self) -> Judge:
@@ -144,10 +147,25 @@ class RepositoryPoller:
             listing = await github.poll(name, label)
         if isinstance(listing, Unchanged):
             return has_opened
-        other = identity.other(self.services.store, name, await github.repository_id(name))
+        self._same = asyncio.create_task(self._look_at_identity(listing))
+        try:
+            await self._take_in(listing, seen_at)
+        finally:
+            self._same.cancel()
+            await asyncio.wait({self._same})
+            self._same.cancelled() or self._same.exception()  # heard of above, unless something else failed
+        return True
+
+    async def _look_at_identity(self, listing: Listing) -> None:
+        """Raises GitHubRefused when another repository has the name by now: its issues are not ours."""
+        name = self.repository.full_name
+        other = identity.other(self.services.store, name, await self.services.github.repository_id(name))
         if other is not None:
             raise GitHubRefused(other, status=409)
         self.repo_id = listing.repo_id
+
+    async def _take_in(self, listing: Listing, seen_at: float) -> None:
+        """Judge what is new while the repository's identity is looked at, and write nothing before that."""
         reached(Point.LISTED)
         known = self.services.store.tasks_for_issues(
             listing.repo_id, [issue.number for issue in listing.issues]
@@ -163,10 +181,10 @@ class RepositoryPoller:
                 case Sighting.NOTHING:
                     pass
         await self._admit_all(unknown, known, seen_at)
+        await self._same
         for issue in listing.issues:
             await self._approve(issue, known.get(issue.number))
         await self._confirm_absent(listing)
-        return True
 
     def _look_who_sees(self, *, is_public: bool) -> bool:
         """Take in who can see the repository, and say so when it changes; True: parked tasks may go on."""
@@ -185,6 +203,7 @@ class RepositoryPoller:
         services, priority = self.services, intake.priority_of(issue.labels)
         if task is None:
             return
+        await self._same
         overrides, ours = (
             await self._judge.overrides(issue, task),
             services.settings.github.status_label_prefix,
@@ -256,6 +275,7 @@ class RepositoryPoller:
                 return await self._judge.judge(issue, known.get(issue.number))
 
         verdicts = await asyncio.gather(*(one(issue) for issue in issues), return_exceptions=True)
+        await self._same
         reached(Point.JUDGED)
         for verdict in verdicts:
             if isinstance(verdict, Verdict):
