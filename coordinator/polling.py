@@ -84,9 +84,7 @@ class RepositoryPoller:
     listed_at: float | None = None  # monotonic: when the newest listing arrived
     repo_id: int = 0  # as the newest listing said; 0 before the first
     _missing_once: set[int] = field(default_factory=set)
-    _same: asyncio.Task[None] = field(
-        init=False
-    )  # of the poll under way: whether the name is still of our repository
+    _same: asyncio.Task[None] = field(init=False)  # of this poll: fails if the name is another repository's
 
     @property
     def _judge(self) -> Judge:
