@@ -321,16 +321,6 @@ class RepositoryPoller:
             log.warning("approval not taken", task=task.name, label=label, by=found.by)
             return
         now = services.now()
-        holds.approve(services.store, task, hold, by=found.by, event_id=event.trigger.event_id, now=now)
-        services.store.transition(
-            task.task_id,
-            expected=TaskState.BLOCKED,
-            state=advance(TaskState.BLOCKED, Event.APPROVED),
-            cause=None,
-            wake_at=None,
-            now=now,
-            outbox=("pull_request", "report"),
-        )
         record = self._judge.audit(
             Decided.APPROVED,
             f"the change {hold.head[:12]} may be published",
@@ -339,7 +329,18 @@ class RepositoryPoller:
             snapshot="",
             details={"head": hold.head},
         )
-        services.store.add_decision(record, task_id=task.task_id, now=now)
+        with services.store.together():  # no approval without its record
+            holds.approve(services.store, task, hold, by=found.by, event_id=event.trigger.event_id, now=now)
+            services.store.transition(
+                task.task_id,
+                expected=TaskState.BLOCKED,
+                state=advance(TaskState.BLOCKED, Event.APPROVED),
+                cause=None,
+                wake_at=None,
+                now=now,
+                outbox=("pull_request", "report"),
+            )
+            services.store.add_decision(record, task_id=task.task_id, now=now)
         log.info("change approved", task=task.name, by=found.by, head=hold.head)
 
     def _record(self, verdict: Verdict, known: Task | None) -> None:

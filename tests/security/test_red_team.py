@@ -100,7 +100,9 @@ def test_a_name_with_a_line_of_its_own_is_looked_through_like_any_other(a_world:
     number = world.issue()
     world.start()
     world.until_state(number, "blocked")
-    assert "it holds" in str(world.task(number).cause)  # type: ignore[union-attr]
+    task = world.task(number)
+    assert task is not None
+    assert "it holds" in str(task.cause)
 
 
 TWINS = {
