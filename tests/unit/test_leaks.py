@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adw_modules.security.leaks import KNOWN, MOST_HITS, OVERLAP, Scanner, without_tokens
@@ -246,6 +246,8 @@ def test_any_value_is_found_between_any_bytes(
     value: str, before: bytes, after: bytes, spell: Callable[[bytes], bytes]
 ) -> None:
     spelled = spell(value.encode())
+    # Encoded, a few different characters again and again would be found by chance: they are not looked for.
+    assume(sorted(spelled) == sorted(value.encode()) or min(len(set(value)), len(set(spelled))) >= 6)
     assert any(hit.rule.startswith(KNOWN) for hit in Scanner([value]).scan([before + spelled + after]))
 
 
